@@ -1,0 +1,1 @@
+"""The command line: the only room that writes files, prints, or exits. One module a verb."""

@@ -1,0 +1,50 @@
+# Two commands do all the set-up: `make demo` runs the main job, `make test` passes the tests.
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXAMPLE := examples/mixed-vendor/capacity.yaml
+
+.PHONY: help setup demo test test-slow lint engine profile-cpu benchmarks clean
+
+help:
+	@echo "make demo         plan examples/mixed-vendor, write out/plan.json and out/deploy/"
+	@echo "make test         the default tests"
+	@echo "make test-slow    tests with a real vLLM engine and with shared measurements"
+	@echo "make profile-cpu  install the pinned CPU engine and profile a small model on this machine"
+	@echo "make benchmarks   every benchmark, one JSON line each"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $(STAMP)
+
+demo: setup
+	mkdir -p out
+	$(BIN)/moai-plan solve $(EXAMPLE) --out out/plan.json
+	$(BIN)/moai-plan emit out/plan.json --target bash --out out/deploy --force
+
+test: setup
+	$(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+engine:
+	bash engine/install.sh .venv-engine
+
+profile-cpu: engine
+	.venv-engine/bin/moai-plan profile --model dense-100m --accelerator cpu --budget 4m
+
+test-slow: setup engine
+	.venv-engine/bin/python -m pytest -m engine
+	$(BIN)/python -m pytest -m shared
+
+benchmarks: setup
+	for file in cli_start estimate solve simulate; do $(BIN)/python benchmarks/$$file.py || exit 1; done
+
+clean:
+	rm -rf $(VENV) .venv-engine out
