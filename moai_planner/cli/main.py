@@ -75,6 +75,12 @@ def run() -> None:
     except MemoryError:
         print("out of memory; plan fewer cells, windows or candidates", file=sys.stderr)
         sys.exit(EXIT_FAILED)
+    except Exception as error:
+        if "MOAI_TRACEBACK" in os.environ:
+            raise
+        print(f"moai-plan failed, please report it: {type(error).__name__}: {error}", file=sys.stderr)
+        print("set MOAI_TRACEBACK=1 to see where", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
 
 
 if __name__ == "__main__":
