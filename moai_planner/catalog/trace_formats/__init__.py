@@ -1,0 +1,1 @@
+"""One small module a trace format: `NAME`, `recognises(head)` and `read(source) -> Trace`."""
