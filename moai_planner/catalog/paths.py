@@ -1,16 +1,18 @@
-"""Where the shipped data folders are: beside the package in a checkout, inside it in an installed wheel.
-
-    data_root() / "hardware_profiles" / "h100_sxm.yaml"
-"""
+"""Where the shipped data folders are: the checkout's top level, or `_data` inside an installed wheel."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parent.parent
+MODEL_CONFIGS = Path(__file__).resolve().parent / "model_configs"
 
 
-def data_root() -> Path:
-    """The folder that holds hardware_profiles, workload_traces and templates."""
-    installed = PACKAGE / "_data"
-    return installed if installed.is_dir() else PACKAGE.parent
+def data_root(package: Path = PACKAGE) -> Path:
+    """The folder that holds `hardware_profiles`, `workload_traces` and `templates`.
+
+    A wheel carries them as `moai_planner/_data`; a checkout (or an editable install) has them beside
+    the package.
+    """
+    installed = package / "_data"
+    return installed if installed.is_dir() else package.parent
