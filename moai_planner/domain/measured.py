@@ -21,13 +21,13 @@ class StepShape:
     """
 
     phase: str
-    "`prefill` (one prompt, whole), `decode` (a token for each sequence) or `mixed` (both in one step)."
+    "`prefill` (a prompt's chunk), `decode` (a token for each sequence) or `mixed` (both in one step)."
     tokens: int
     "Prompt tokens computed in the step; 0 in a pure decode step."
     batch: int
     "Decoding sequences; 0 in a pure prefill step."
     context_tokens: int
-    "Context each decoding sequence reads; 0 in a pure prefill step."
+    "Decode, mixed: context of each decoding sequence. Prefill: prompt tokens already in the KV cache."
 
     @property
     def step_tokens(self) -> int:
@@ -41,7 +41,7 @@ class MeasuredPoint:
 
     shape: StepShape
     seconds: float
-    "Whole engine step: schedule, model, sample. Wall time, or process time where the profile says so."
+    "Whole engine step: schedule, model, sample. Wall time, or CPU time where the profile says so."
     low_s: float
     high_s: float
     "95 % confidence interval of the median."
@@ -51,7 +51,7 @@ class MeasuredPoint:
     overhead_s: float
     "Part of the step outside the model and the sampler: scheduling, output handling."
     wall_s: float
-    "Median wall time; equals `seconds` unless the profile is on process time."
+    "Median wall time; equals `seconds` unless the profile is on CPU time."
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class MeasuredProfile:
     model: str
     precision: str
     time_basis: str
-    "`wall` or `process`: what `seconds` of the points is."
+    "`wall` or `cpu` (CPU time of the engine's only thread): what `seconds` of the points is."
     points: Mapping[Shard, tuple[MeasuredPoint, ...]]
     edges: Mapping[Shard, tuple[StepShape, ...]] = field(default_factory=dict)
     "Shapes that did not fit into memory."

@@ -1,0 +1,222 @@
+"""`moai-plan profile`: time real engine steps on this machine and keep them as a measured profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def profile(
+    model: Annotated[
+        str, typer.Option("--model", help="A small test model, a shipped name, or a path to a config.json.")
+    ],
+    accelerator: Annotated[
+        str, typer.Option(help="Accelerator id to file the profile under; found out when left empty.")
+    ] = "",
+    tp: Annotated[str, typer.Option(help="Tensor-parallel shards to measure, each on one device.")] = "1",
+    ep: Annotated[int, typer.Option(help="Expert-parallel degree: a rank holds 1/ep of the experts.")] = 1,
+    precision: Annotated[str, typer.Option(help="Number format of the weights.")] = "bf16",
+    budget: Annotated[str, typer.Option(help="Time to spend, like 90s or 15m.")] = "15m",
+    out: Annotated[Path, typer.Option(help="Folder of measured profiles.")] = Path(
+        "hardware_profiles/measured"
+    ),
+    name: Annotated[str, typer.Option(help="Name of the table; the model's when left empty.")] = "",
+    max_tokens: Annotated[int, typer.Option(help="Largest prompt chunk of a step; 0 = by platform.")] = 0,
+    max_batch: Annotated[int, typer.Option(help="Largest decode batch; 0 = by platform.")] = 0,
+    max_context: Annotated[int, typer.Option(help="Longest context; 0 = by platform.")] = 0,
+    date: Annotated[str, typer.Option(help="Date kept in meta.yaml; today when left empty.")] = "",
+    seed: Annotated[int, typer.Option(help="Order of visits and choice of held-out points.")] = 0,
+    eager: Annotated[bool, typer.Option("--eager", help="Without captured graphs, on a GPU too.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Do not merge with what is there.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the sweep and how long it takes.")
+    ] = False,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Closed loop through `vllm serve` afterwards.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure step times of a model on this machine with a real vLLM engine and dummy weights."""
+    from dataclasses import replace as changed
+
+    from moai_planner.cli.output import note, progress
+    from moai_planner.profile import device as devices
+    from moai_planner.profile import session
+
+    device = devices.detect()
+    if accelerator == "cpu" and device.platform != "cpu":
+        raise _wrong_device(device.name)
+    if accelerator or not device.accelerator:
+        device = changed(device, accelerator=accelerator or "unknown")
+    request = _request(
+        model, name, tp, ep, precision, budget, out, (max_tokens, max_batch, max_context), date, seed, eager,
+        replace, device.platform,
+    )  # fmt: skip
+    if dry_run:
+        _print_sweep(session.dry_run(request, device), request, device, as_json)
+        return
+    devices.require_engine(device.platform)
+    for other in devices.other_users(device.platform):
+        note(f"the device is in use by others, times will be noisy: {other}")
+    with progress(None, "profile") as advance:
+        outcome = session.profile_device(request, device, advance)
+    _write(outcome)
+    _print_outcome(outcome, as_json)
+
+
+def _wrong_device(name: str):
+    from moai_planner.domain.errors import InputError, Problem
+
+    return InputError(
+        Problem("--accelerator", "", f"cpu, but vLLM would take {name}", "leave it out, or hide the GPU")
+    )
+
+
+def _request(model, name, tp, ep, precision, budget, out, limits, date, seed, eager, replace, platform):
+    """Read the flags; all problems at once."""
+    import datetime
+
+    from moai_planner.domain import units
+    from moai_planner.domain.errors import InputError, Problem
+    from moai_planner.domain.measured import Shard
+    from moai_planner.profile import session
+
+    problems = []
+    degrees = []
+    for text in tp.split(","):
+        if text.strip().isdigit() and int(text) > 0:
+            degrees.append(int(text))
+        else:
+            problems.append(Problem("--tp", "", text, "whole numbers with commas, like 1,2,4"))
+    if ep < 1:
+        problems.append(Problem("--ep", "", str(ep), "1 or more"))
+    if ep > 1 and platform == "cpu":
+        problems.append(
+            Problem("--ep", "", str(ep), "the CPU engine cannot run expert parallelism; measure on a GPU")
+        )
+    try:
+        budget_s = units.parse(budget.replace("s", " s").replace("m", " m").replace("h", " h"), "s")
+    except units.UnitError as error:
+        problems.append(Problem("--budget", "", budget, str(error)))
+        budget_s = 0.0
+    try:
+        date = date or datetime.datetime.now(datetime.UTC).date().isoformat()
+        datetime.date.fromisoformat(date)
+    except ValueError:
+        problems.append(Problem("--date", "", date, "write it like 2026-11-21"))
+    stem, config = _config(model, problems)
+    for flag, value in zip(("--max-tokens", "--max-batch", "--max-context"), limits, strict=True):
+        if value < 0:
+            problems.append(Problem(flag, "", str(value), "zero or more"))
+    if problems:
+        raise InputError(problems)
+    default = session.default_limits(platform)
+    return session.Request(
+        model=name or stem,
+        config=config,
+        shards=tuple(Shard(degree, ep) for degree in dict.fromkeys(degrees)),
+        precision=precision,
+        budget_s=budget_s,
+        out=out,
+        date=date,
+        seed=seed,
+        replace=replace,
+        graphs=False if eager else None,
+        limits=tuple(given or usual for given, usual in zip(limits, default, strict=True)),
+    )
+
+
+def _config(model, problems):
+    """Name of the table and Hugging Face config of a small model, a path or a shipped model."""
+    import json
+
+    from moai_planner.domain.errors import Problem
+    from moai_planner.profile.small_models import SMALL_MODELS
+
+    if model in SMALL_MODELS:
+        return model, SMALL_MODELS[model]
+    path = Path(model)
+    file = path / "config.json" if path.is_dir() else path
+    if file.is_file():
+        try:
+            config = json.loads(file.read_text())
+            if not isinstance(config, dict) or "hidden_size" not in config:
+                raise ValueError("is no Hugging Face config of a language model")
+            return (path.name if path.is_dir() else file.parent.name or file.stem), config
+        except (OSError, ValueError) as error:
+            problems.append(Problem(str(file), "", str(error)[:80], "give a config.json"))
+            return "", {}
+    known = ", ".join(SMALL_MODELS)
+    problems.append(Problem("--model", "", model, f"a path to a config.json, or one of {known}"))
+    return "", {}
+
+
+def _print_sweep(rows, request, device, as_json) -> None:
+    from moai_planner.cli.output import print_json, print_table
+    from moai_planner.domain import units
+    from moai_planner.profile import session
+
+    grid_s = sum(seconds for _, _, seconds in rows)
+    starts_s = len(request.shards) * session.start_s(device.platform)
+    total_s = min(max(request.budget_s, starts_s), starts_s + grid_s) if grid_s else starts_s
+    if as_json:
+        points = [
+            {"tp": shard.tp, "ep": shard.ep, **vars(shape), "expected_s": round(seconds, 4)}
+            for shard, shape, seconds in rows
+        ]
+        print_json(
+            {
+                "accelerator": device.accelerator,
+                "device": device.name,
+                "budget_s": request.budget_s,
+                "expected_start_s": starts_s,
+                "expected_grid_s": round(grid_s, 1),
+                "points": points,
+            }
+        )
+        return
+    print_table(
+        f"{request.model} on {device.accelerator} ({device.name})",
+        ("tp", "ep", "phase", "tokens", "batch", "context", "expected"),
+        [
+            (s.tp, s.ep, p.phase, p.tokens, p.batch, p.context_tokens, units.show(seconds, "s"))
+            for s, p, seconds in rows
+        ],
+        notes=(
+            f"{len(rows)} coarse points: about {units.show(total_s, 's')} with the engine's start "
+            f"(a rough guess); the rest of the budget of {units.show(request.budget_s, 's')} goes to points "
+            "that neighbours predict badly and to repeats",
+        ),
+    )
+
+
+def _write(outcome) -> None:
+    from moai_planner.cli.output import write_text
+    from moai_planner.profile import session, table
+
+    write_text(outcome.csv, table.csv_text(outcome.points, outcome.edges))
+    write_text(outcome.csv.parent / "meta.yaml", table.meta_text(outcome.meta))
+    session.journal_path(outcome).unlink()
+
+
+def _print_outcome(outcome, as_json) -> None:
+    from moai_planner.cli.output import print_table
+    from moai_planner.domain import units
+
+    rows = []
+    for shard, points in outcome.points.items():
+        for p in points:
+            s = p.shape
+            rows.append(
+                (
+                    shard.tp, s.phase, s.tokens, s.batch, s.context_tokens, units.show(p.seconds, "s"),
+                    f"±{50 * (p.high_s - p.low_s) / p.seconds:.1f}%", f"{100 * p.noise_frac:.1f}%", p.repeats,
+                )
+            )  # fmt: skip
+    print_table(
+        str(outcome.csv),
+        ("tp", "phase", "tokens", "batch", "context", "step", "interval", "noise", "visits"),
+        rows,
+    )
