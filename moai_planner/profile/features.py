@@ -16,9 +16,9 @@
 | latent | cached tokens · up-projection weights (MLA prompts) | unpacking cached latents |
 | sample | sampled rows · vocabulary | logits in full precision, sampler |
 
-hat_m is 1 at m rows, 0 at the next knots, linear between: the cost of a matrix product is a curve over its rows
-(few rows read weights, many multiply), and its values at the knots are what the fit finds. Past the last knot it
-is proportional to rows.
+hat_m is 1 at m rows, 0 at the next knots, linear between: the cost of a matrix product is a curve over its
+rows (few rows read weights, many multiply), and its values at the knots are what the fit finds. Past the last
+knot it is proportional to rows.
 """
 
 from __future__ import annotations

@@ -2,12 +2,13 @@ r"""Costs of operators from step times: non-negative least squares on relative e
 
 .. math:: \min_{x \ge 0} \sum_i w_i \left(\frac{(A x)_i - t_i}{t_i}\right)^2
 
-A: work of each step by operator (`features`). t: measured seconds. w: 1 for small residuals, falling as 1/|r|
-beyond 1.345 standard deviations (Huber 1964), so that a disturbed point does not bend the others. Which points
-inform which cost: decode at short contexts `step`, `request` and dense@small; decode at long contexts `decode_kv`
-and `decode_flop`; long prompts dense@large and `prefill_flop`; prompts on cached context `prefill_flop` apart from
-the products. One model cannot tell `layer` from `step`, or `decode_kv` from `decode_flop`: configurations that
-vary layers and heads do.
+A: work of each step by operator (`features`). t: measured seconds. w: 1 for small residuals, falling as
+1/|r| beyond 1.345 standard deviations (Huber 1964), so that a disturbed point does not bend the others.
+
+Which points inform which cost: decode at short contexts `step`, `request` and dense@small; decode at long
+contexts `decode_kv` and `decode_flop`; long prompts dense@large and `prefill_flop`; prompts on cached context
+`prefill_flop` apart from the products. One model cannot tell `layer` from `step`, or `decode_kv` from
+`decode_flop`: configurations that vary layers and heads do.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def interpolate(values: Mapping[StepShape, float], shapes: Sequence[StepShape]) 
 
     >>> points = {StepShape("decode", 0, 1, 16): 0.0, StepShape("decode", 0, 4, 16): 2.0}
     >>> asked = [StepShape("decode", 0, 2, 16), StepShape("decode", 0, 64, 16)]
-    >>> [float(value) for value in interpolate(points, asked)]
+    >>> [round(float(value), 9) for value in interpolate(points, asked)]
     [1.0, 2.0]
     """
     result = np.empty(len(shapes))

@@ -116,7 +116,7 @@ def refine(
     excluded: Iterable[StepShape],
     limits: Limits,
 ) -> StepShape | None:
-    """The next new point: midway between the worst-predicted point and its farthest near neighbour."""
+    """The next new point: midway from the worst-predicted point to the near neighbour that differs most."""
     taken = set(measured) | set(excluded)
     for shape in sorted(errors, key=lambda s: (-errors[s], s)):
         here = np.array(coordinates(shape))
@@ -124,7 +124,8 @@ def refine(
             (other for other in measured if other.phase == shape.phase and other != shape),
             key=lambda other: (float(np.abs(np.array(coordinates(other)) - here).sum()), other),
         )[:4]
-        for other in reversed(near):
+        steepest = sorted(near, key=lambda other: -abs(math.log(measured[other] / measured[shape])))
+        for other in steepest:
             middle = _midpoint(shape, other)
             if middle not in taken and fits(middle, limits) and _apart(middle, taken):
                 return middle
@@ -159,7 +160,7 @@ def held_out(shapes: Iterable[StepShape], seed: int, share: float = 0.2) -> froz
     >>> len(held_out([StepShape("decode", 0, b, 16) for b in range(1, 11)], seed=0))
     2
     """
-    chosen: set[StepShape] = set()
+    shapes, chosen = list(shapes), set()
     generator = np.random.default_rng(seed)
     for phase in ("prefill", "decode", "mixed"):
         points = sorted(shape for shape in shapes if shape.phase == phase)
