@@ -1,0 +1,58 @@
+"""The accelerators that are known, one YAML file each in `hardware_profiles/`.
+
+>>> accelerator("h100_sxm").peak_flop_per_s["bf16"]
+989000000000000.0
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from moai_planner.catalog.paths import data_root
+from moai_planner.catalog.yaml_file import near
+from moai_planner.domain.accelerator import Accelerator
+from moai_planner.domain.errors import InputError, Problem
+
+FOLDER = "hardware_profiles"
+SHORT_NAMES = {
+    "a100": "a100_sxm_80gb",
+    "h100": "h100_sxm",
+    "h200": "h200_sxm",
+    "h800": "h800_sxm",
+    "b200": "b200_sxm",
+    "b300": "b300_sxm",
+    "gb200": "gb200_nvl72",
+    "gb300": "gb300_nvl72",
+    "rubin": "rubin_vr200",
+    "n150": "tt_n150",
+    "n300": "tt_n300",
+    "p150": "tt_p150",
+}
+"""What people say for the board of that family that servers mostly carry."""
+
+
+@lru_cache(maxsize=1)
+def accelerator_ids() -> tuple[str, ...]:
+    """Ids of the shipped accelerators, sorted."""
+    return tuple(sorted(path.stem for path in (data_root() / FOLDER).glob("*.yaml")))
+
+
+@lru_cache(maxsize=128)
+def accelerator(reference: str, file: str = "accelerator", field: str = "") -> Accelerator:
+    """A shipped id or short name, or the path of an accelerator YAML. `file` and `field` say who asks, for the problem."""
+    reference = SHORT_NAMES.get(reference, reference)
+    if reference in accelerator_ids():
+        return _read(data_root() / FOLDER / f"{reference}.yaml")
+    if reference.endswith((".yaml", ".yml")):
+        return _read(Path(reference))
+    raise InputError(
+        Problem(file, field, f"unknown accelerator {reference!r}", near(reference, accelerator_ids()))
+    )
+
+
+@lru_cache(maxsize=128)
+def _read(path: Path) -> Accelerator:
+    from moai_planner.catalog.accelerator_file import read_accelerator
+
+    return read_accelerator(path)
