@@ -84,7 +84,8 @@ def _server(process: Process, launch: Launch) -> Arguments:
     return arguments
 
 
-def _number_formats(process: Process, launch: Launch) -> Arguments:
+def number_formats(process: Process, launch: Launch) -> Arguments:
+    """Formats of activations, weights and KV."""
     deployment = process.deployment
     precision = deployment.precision
     arguments: Arguments = {"dtype": _DTYPE.get(precision.id, "bfloat16")}
@@ -149,7 +150,7 @@ def _parallel(process: Process, launch: Launch) -> Arguments:
         arguments |= _data_parallel(process)
     if not process.serves:
         arguments["headless"] = True
-    return arguments | _experts(process)
+    return arguments | expert_arguments(process)
 
 
 def _data_parallel(process: Process) -> Arguments:
@@ -168,7 +169,8 @@ def _data_parallel(process: Process) -> Arguments:
     return arguments
 
 
-def _experts(process: Process) -> Arguments:
+def expert_arguments(process: Process) -> Arguments:
+    """Spread of experts over ranks, and the exchange between them."""
     layout = process.instance.layout
     if layout.ep == 1:
         return {}
@@ -236,5 +238,5 @@ def shared_kv_folder(router: LaneRouter, launch: Launch) -> str:
 
 _CONNECTOR_SETTINGS = {"nixl": _nixl, "mooncake": _mooncake, "moriio": _moriio, "example": _example}
 
-SECTIONS = (_server, _number_formats, _scheduler, _memory, _graphs, _parallel, _kv_transfer)
+SECTIONS = (_server, number_formats, _scheduler, _memory, _graphs, _parallel, _kv_transfer)
 "Read as a table of contents; a later section never repeats a flag of an earlier one."

@@ -26,9 +26,7 @@ class Variable:
 
 def engine_environment(process: Process, launch: Launch) -> tuple[Variable, ...]:
     """All variables of a process; a name appears once."""
-    lines = [
-        variable for section in SECTIONS for variable in section(process, launch)
-    ]
+    lines = [variable for section in SECTIONS for variable in section(process, launch)]
     return tuple({variable.name: variable for variable in lines}.values())
 
 
@@ -36,7 +34,7 @@ def _devices(process: Process, launch: Launch) -> list[Variable]:
     platform = process.pool.platform
     chosen = ",".join(str(device) for device in process.devices)
     lines = [Variable(name, chosen) for name in PLATFORMS[platform].device_variables]
-    if platform in ("cuda", "rocm"):
+    if platform == "cuda":
         lines.insert(0, Variable("CUDA_DEVICE_ORDER", "PCI_BUS_ID"))
     return lines
 

@@ -323,4 +323,3 @@ def _lane_host(plan: Plan, lane: Lane) -> str:
     first = _lane_instances(plan, lane)[0]
     pool = next(pool for pool in plan.pools if pool.name == first.pool)
     return pool.hosts[first.placements[0].hosts[0]]
-

@@ -38,8 +38,14 @@ def prompt_policy(router: LaneRouter, affinity: str) -> str:
     """Who computes a prompt: where its prefix or session is cached, else the less loaded of two."""
     if affinity == "session":
         return "consistent_hash"
-    cached = any(member.instance.engine.prefix_caching for member in router.members)
-    return "cache_aware" if cached else "power_of_two"
+    first = router.of_role("prefill") or router.members
+    cached = any(member.instance.engine.prefix_caching for member in first)
+    return "cache_aware" if cached else load_policy(first)
+
+
+def load_policy(members: tuple[Process, ...]) -> str:
+    """By live load; vllm-router refuses to choose the better of two where there is one."""
+    return "power_of_two" if len(members) > 1 else "round_robin"
 
 
 def _disaggregated(router: LaneRouter, affinity: str) -> list[list[str]]:
@@ -51,7 +57,10 @@ def _disaggregated(router: LaneRouter, affinity: str) -> list[list[str]]:
             bootstrap = [str(member.ports.bootstrap)] if member.ports.bootstrap else []
             lines += [["--prefill", member.url, *bootstrap]]
         lines += [["--decode", member.url] for member in router.of_role("decode")]
-    lines += [["--prefill-policy", prompt_policy(router, affinity)], ["--decode-policy", "power_of_two"]]
+    lines += [
+        ["--prefill-policy", prompt_policy(router, affinity)],
+        ["--decode-policy", load_policy(router.of_role("decode"))],
+    ]
     if router.connector in ROUTER_CONNECTORS:
         lines += [["--kv-connector", router.connector]]
     return lines

@@ -1,0 +1,149 @@
+"""The emitted scripts are started on this machine, with stand-ins for the engines.
+
+Proves ports, addresses, roles and weights without an accelerator: N requests through the front must split over
+lanes as the plan says, and after stop.sh nothing is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from plans import golden_plan, loopback_plan
+
+from moai_planner.emit.emit import emit
+from moai_planner.emit.ports import BASES
+
+HERE = Path(__file__).parent
+ROUTER = shutil.which("vllm-router") or shutil.which("vllm-router", path=str(Path(sys.executable).parent))
+needs_nginx = pytest.mark.skipif(
+    shutil.which("nginx") is None, reason="nginx is not installed (apt: nginx-light)"
+)
+needs_router = pytest.mark.skipif(ROUTER is None, reason="vllm-router is not installed (pip: vllm-router)")
+
+REQUESTS = 60
+START_S, STOP_S, REQUEST_S = 60, 20, 30
+
+
+@needs_nginx
+def test_requests_split_as_planned(tmp_path, monkeypatch):
+    """Law: of N requests, each lane gets its weight's share, and prefill precedes decode."""
+    stub = f"{sys.executable} {HERE / 'stub_router.py'}"
+    _rehearse(tmp_path, monkeypatch, stub, offset=0)
+
+
+@pytest.mark.engine
+@needs_nginx
+@needs_router
+def test_requests_split_as_planned_by_the_real_router(tmp_path, monkeypatch):
+    """Law: the same holds with the router that users run."""
+    _rehearse(tmp_path, monkeypatch, ROUTER, offset=40)
+
+
+def test_a_start_that_fails_says_why(tmp_path, monkeypatch):
+    """Law: an engine that ends while starting fails start.sh, with the end of its log."""
+    _shift_ports(monkeypatch, 80)
+    emit(loopback_plan(), "bash", tmp_path / "out")
+    environment = _environment(tmp_path, "") | {
+        "VLLM": f"{sys.executable} -c raise(SystemExit('no-such-device'))"
+    }
+    host = tmp_path / "out" / "hosts" / "127-0-0-1"
+    ran = _run(host / "start.sh", environment)
+    assert ran.returncode == 1
+    assert "no-such-device" in ran.stderr
+    assert _run(host / "stop.sh", environment).returncode == 0
+    assert not _processes_of(tmp_path)
+
+
+@needs_nginx
+@pytest.mark.parametrize("affinity", ["none", "session"])
+def test_front_is_valid_nginx(tmp_path, affinity):
+    """Law: NGINX accepts the front."""
+    from moai_planner.emit.launch import LaunchOptions
+
+    emit(golden_plan(), "bash", tmp_path / "out", LaunchOptions(affinity=affinity))
+    command = ["nginx", "-t", "-p", str(tmp_path), "-c", str(tmp_path / "out/front/nginx.conf")]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def _rehearse(tmp_path, monkeypatch, router: str, offset: int) -> None:
+    _shift_ports(monkeypatch, offset)
+    plan = loopback_plan(heavy=7, light=3)
+    report = emit(plan, "bash", tmp_path / "out")
+    environment = _environment(tmp_path, router)
+    host = tmp_path / "out" / "hosts" / "127-0-0-1"
+    try:
+        started = _run(host / "start.sh", environment)
+        assert started.returncode == 0, started.stderr + started.stdout
+        again = _run(host / "start.sh", environment)
+        assert again.returncode == 0 and again.stdout.count("runs already") == 8
+        front = report.launch.fronts[0]
+        replies = [_ask(f"http://{front.host}:{front.port}", number) for number in range(REQUESTS)]
+        ports = {process.url.rsplit(":", 1)[1]: process for process in report.launch.processes}
+        served = [ports[reply["system_fingerprint"].split(":")[0]] for reply in replies]
+        lanes = Counter(process.lane.id for process in served)
+        for lane in plan.lanes:
+            assert abs(lanes[lane.id] - REQUESTS * lane.weight / 10) <= 1, lanes
+        assert {process.instance.role for process in served} == {"decode", "mixed"}
+        prefilled = [r["prefilled_by"] for r in replies if "prefilled_by" in r]
+        assert len(prefilled) == lanes["pd"] and all(name.endswith("kv_producer") for name in prefilled)
+    finally:
+        stopped = _run(host / "stop.sh", environment)
+    assert stopped.returncode == 0
+    assert not _processes_of(tmp_path), stopped.stdout
+    assert _run(host / "stop.sh", environment).returncode == 0
+
+
+def _shift_ports(monkeypatch, offset: int) -> None:
+    """Ports of this test and this worker, so that neighbours on the machine are left alone."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    shift = 10_700 + offset + 120 * worker
+    for use in ("front", "api", "router", "router_metrics"):
+        monkeypatch.setitem(BASES, use, BASES[use] + shift)
+
+
+def _environment(tmp_path: Path, router: str) -> dict[str, str]:
+    return os.environ | {
+        "VLLM": f"{sys.executable} {HERE / 'stub_vllm.py'}",
+        "VLLM_ROUTER": router,
+        "PYTHONPATH": str(HERE.parents[1]),
+        "MOAI_START_TIMEOUT_S": str(START_S),
+        "MOAI_STOP_TIMEOUT_S": str(STOP_S),
+        "MOAI_REHEARSAL": str(tmp_path),
+    }
+
+
+def _run(script: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [script], env=environment, cwd="/", capture_output=True, text=True, timeout=3 * START_S, check=False
+    )
+
+
+def _ask(url: str, number: int) -> dict:
+    body = {"model": "chat", "prompt": f"request {number}", "max_tokens": 4}
+    request = urllib.request.Request(
+        url + "/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=REQUEST_S) as response:
+        return json.loads(response.read())
+
+
+def _processes_of(tmp_path: Path) -> list[str]:
+    """Command lines of living processes whose environment names this rehearsal."""
+    marker = f"MOAI_REHEARSAL={tmp_path}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker in (folder / "environ").read_bytes().split(b"\0"):
+                found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return [line for line in found if line]
