@@ -1,0 +1,10 @@
+"""Families of constraints: one function each, its equation in its docstring, its golden programme in the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pulp import LpConstraint
+
+Rows = Iterator[tuple[str, LpConstraint]]
+"""A row's name, which says what it is about, and the row."""
