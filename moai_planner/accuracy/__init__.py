@@ -1,0 +1,1 @@
+"""Predictions beside measurements: read runs, predict them, fit parameters, give intervals, report."""

@@ -1,0 +1,309 @@
+"""measurements.csv → `Run` values. Strict: unknown columns, broken numbers and double ids are problems with
+their line; rows without what a prediction needs are listed as unsupported with the reason; no row is dropped.
+
+measurements = read_measurements(Path("measurements.csv"))     # .gz too
+len(measurements.runs) + len(measurements.unsupported)         # = rows of the file
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from moai_planner.accuracy.run import METRICS, SPLITS, Measurements, Run, Unsupported, Workers
+from moai_planner.domain.errors import InputError, Problem
+from moai_planner.domain.units import MILLI
+
+_ENGINE = ("tp", "ep", "dp", "pp")
+_POOLS = tuple(
+    f"{role}_{name}"
+    for role in ("prefill", "decode")
+    for name in ("accelerator", "workers", "tp", "ep", "dp")
+)
+_LOAD = ("isl", "osl", "isl_mean", "osl_mean", "length_spread", "concurrency", "request_rate", "n_requests")
+_HEAD = ("id", "source", "date", "model", "precision", "engine", "engine_version", "topology", "accelerator")
+COLUMNS = (
+    *_HEAD,
+    "n_accelerators",
+    *_ENGINE,
+    *_POOLS,
+    "kv_connector",
+    "spec_decode",
+    *_LOAD,
+    "prefix_hit_frac",
+)
+TAIL = ("notes", "split", "certainty", "licence", "url")
+REQUIRED = ("id", "model", "engine", "topology", "accelerator")
+_TEXTS = (*_HEAD, "prefill_accelerator", "decode_accelerator", "kv_connector", "spec_decode", "length_spread")
+_NUMBERS = tuple(name for name in COLUMNS if name not in _TEXTS)
+_COUNTS = frozenset(name for name in _NUMBERS if not name.startswith(("isl", "osl", "request", "prefix")))
+_SPREAD = re.compile(r"uniform (\d*\.?\d+)-(\d*\.?\d+)\Z")
+REQUESTS_PER_CONCURRENCY = 10
+"Requests of a closed-loop run that states no number (InferenceX and its descendants send ten times)."
+STREAM_EVENTS_TOLERANCE = 0.1
+
+
+def read_measurements(path: Path) -> Measurements:
+    """Read a table. InputError with every problem of the file."""
+    return parse_measurements(_text(path), str(path))
+
+
+def parse_measurements(text: str, file: str) -> Measurements:
+    """The same from text."""
+    reader = csv.DictReader(io.StringIO(text))
+    problems = _header_problems(reader.fieldnames, file)
+    if problems:
+        raise InputError(problems)
+    runs: list[Run] = []
+    unsupported: list[Unsupported] = []
+    seen: set[str] = set()
+    for cells in reader:
+        line = reader.line_num
+        found = _row_problems(cells, file, line, seen)
+        problems += found
+        if found:
+            continue
+        outcome = _read_row(cells)
+        (runs if isinstance(outcome, Run) else unsupported).append(outcome)
+    if problems:
+        raise InputError(problems)
+    if not runs and not unsupported:
+        raise InputError(Problem(file, "rows", "", "give at least one run below the header"))
+    return Measurements(tuple(runs), tuple(unsupported))
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    except (OSError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            Problem(str(path), "", reason, "give a measurements table (.csv or .csv.gz)")
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(Problem(str(path), "", "not UTF-8 text", "save the table as UTF-8 CSV")) from error
+
+
+def _header_problems(names: list[str] | None, file: str) -> list[Problem]:
+    known = {*COLUMNS, *METRICS, *TAIL}
+    names = list(names or ())
+    problems = [Problem(file, "line 1", n, "remove or rename this column") for n in names if n not in known]
+    problems += [Problem(file, "line 1", "", f"add the column {n}") for n in REQUIRED if n not in names]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    return problems + [Problem(file, "line 1", n, "name each column once") for n in twice]
+
+
+def _row_problems(cells: Mapping, file: str, line: int, seen: set[str]) -> list[Problem]:
+    if None in cells or None in cells.values():
+        return [Problem(file, f"line {line}", "", "give as many cells as the header has")]
+    where = f"line {line}"
+    problems = [
+        Problem(file, f"{where}, {n}", "", "fill this cell") for n in REQUIRED if not cells[n].strip()
+    ]
+    for name in (*_NUMBERS, *METRICS):
+        text = cells.get(name, "")
+        if text and not _is_number(text, name):
+            kind = "a whole number, 1 or more" if name in _COUNTS else "a finite number above 0"
+            kind = "a share from 0 to 1" if name == "prefix_hit_frac" else kind
+            problems.append(Problem(file, f"{where}, {name}", text, f"write {kind} or leave it empty"))
+    if cells["topology"] not in ("colocated", "disaggregated"):
+        problems.append(
+            Problem(file, f"{where}, topology", cells["topology"], "write colocated or disaggregated")
+        )
+    split = cells.get("split", "")
+    if split and split not in SPLITS:
+        problems.append(Problem(file, f"{where}, split", split, f"write one of {', '.join(SPLITS)}"))
+    spread = cells.get("length_spread", "")
+    if spread and _low_frac(spread) is None:
+        problems.append(Problem(file, f"{where}, length_spread", spread, "write fixed or uniform 0.8-1.0"))
+    if cells["id"] in seen:
+        problems.append(Problem(file, f"{where}, id", cells["id"], "give each run an id of its own"))
+    seen.add(cells["id"])
+    return problems
+
+
+def _is_number(text: str, name: str) -> bool:
+    try:
+        number = float(text)
+    except ValueError:
+        return False
+    if not math.isfinite(number):
+        return False
+    if name == "prefix_hit_frac":
+        return 0 <= number <= 1
+    return number >= 1 and number.is_integer() if name in _COUNTS else number > 0
+
+
+def _low_frac(spread: str) -> float | None:
+    if spread in ("", "fixed"):
+        return 1.0
+    match = _SPREAD.match(spread)
+    if match is None or not 0 < float(match[1]) <= float(match[2]):
+        return None
+    return float(match[1]) / float(match[2])
+
+
+class _Missing(Exception):
+    """The row lacks something a prediction needs; the text is the reason shown."""
+
+
+def _read_row(cells: Mapping[str, str]) -> Run | Unsupported:
+    number = {name: float(cells[name]) for name in (*_NUMBERS, *METRICS) if cells.get(name)}
+    assumed: list[str] = []
+    try:
+        return _run(cells, number, assumed)
+    except _Missing as missing:
+        return Unsupported(cells["id"], cells.get("source", ""), cells.get("split", ""), str(missing))
+
+
+def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str]) -> Run:
+    metrics = {name: number[name] for name in METRICS if name in number}
+    notes = cells.get("notes", "")
+    isl, osl = _lengths(cells, number, assumed)
+    workers = _workers(cells, number, assumed)
+    arrivals = _arrivals(number, notes)
+    concurrency = int(number.get("concurrency", 0))
+    requests = int(number.get("n_requests", 0))
+    if not requests:
+        requests = concurrency if arrivals == "static" else max(1, concurrency) * REQUESTS_PER_CONCURRENCY
+        assumed.append(f"n_requests {requests}")
+    if arrivals == "static":
+        requests = concurrency = concurrency or requests
+    if "prefix_hit_frac" not in number and "shared_prefix" in notes:
+        assumed.append("prefix_hit_frac 0 (shared prefix of unknown length)")
+    return Run(
+        id=cells["id"],
+        source=cells.get("source", ""),
+        date=cells.get("date", ""),
+        model=cells["model"],
+        precision=cells.get("precision", ""),
+        engine_version=cells.get("engine_version", ""),
+        workers=workers,
+        kv_connector=cells.get("kv_connector", ""),
+        spec_decode=cells.get("spec_decode", "") or "none",
+        arrivals=arrivals,
+        isl_tokens=isl,
+        osl_tokens=osl,
+        length_low_frac=_low_frac(cells.get("length_spread", "")) or 1.0,
+        concurrency=concurrency,
+        request_rate=number.get("request_rate", 0.0),
+        requests=requests,
+        prefix_hit_frac=number.get("prefix_hit_frac", 0.0),
+        max_num_seqs=_stated(notes, "max_num_seqs"),
+        max_num_batched_tokens=_stated(notes, "max_num_batched_tokens"),
+        kv="fp8" if "KV cache fp8" in notes else "",
+        split=cells.get("split", ""),
+        notes=notes,
+        events_per_token=_events_per_token(metrics, osl),
+        assumed=tuple(assumed),
+        metrics=metrics,
+    )
+
+
+def _lengths(cells: Mapping[str, str], number: dict[str, float], assumed: list[str]) -> tuple[float, float]:
+    """Mean lengths. Without a stated spread the nominal output length is what the engine was told to
+    generate, and a different `osl_mean` is the client's recount of the text."""
+    isl = number.get("isl_mean", number.get("isl", 0.0))
+    spread = cells.get("length_spread", "")
+    told = number.get("osl", 0.0)
+    osl = number.get("osl_mean", told) if spread or not told else told
+    if not osl and "itl_ms_mean" in number:
+        osl = 2.0
+        assumed.append("two tokens generated (only the first step was measured)")
+    if not isl or not osl:
+        raise _Missing("isl or osl is not given")
+    return isl, osl
+
+
+def _arrivals(number: Mapping[str, float], notes: str) -> str:
+    if "static batch" in notes:
+        return "static"
+    if "offline" in notes or "all requests queued" in notes:
+        return "offline"
+    if "request_rate" in number:
+        return "open"
+    if "concurrency" not in number:
+        raise _Missing("neither concurrency nor request_rate is given")
+    return "closed"
+
+
+def _workers(cells: Mapping[str, str], number: dict[str, float], assumed: list[str]) -> tuple[Workers, ...]:
+    if cells["topology"] == "colocated":
+        return (_colocated(cells, number, assumed),)
+    engines = cells["engine"].split("+")
+    accelerators = cells["accelerator"].split("+")
+    return tuple(
+        _pool(
+            role,
+            cells,
+            number,
+            engines[min(i, len(engines) - 1)],
+            accelerators[min(i, len(accelerators) - 1)],
+        )
+        for i, role in enumerate(("prefill", "decode"))
+    )
+
+
+def _colocated(cells: Mapping[str, str], number: dict[str, float], assumed: list[str]) -> Workers:
+    devices = int(number.get("n_accelerators", 0))
+    tp, dp, pp = (int(number.get(name, 0)) for name in ("tp", "dp", "pp"))
+    if not tp and not dp:
+        if not devices:
+            raise _Missing("neither tp nor n_accelerators is given")
+        tp = devices
+        assumed.append(f"tp {tp} (all devices)")
+    tp, dp, pp = max(tp, 1), max(dp, 1), max(pp, 1)
+    each = tp * dp * pp
+    if devices and devices % each:
+        raise _Missing(f"{devices} devices are not a multiple of tp x dp x pp = {each}")
+    return Workers(
+        accelerator=cells["accelerator"],
+        engine=cells["engine"],
+        count=devices // each if devices else 1,
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        ep=int(number.get("ep", 1)),
+    )
+
+
+def _pool(
+    role: str, cells: Mapping[str, str], number: dict[str, float], engine: str, accelerator: str
+) -> Workers:
+    count = int(number.get(f"{role}_workers", 0))
+    tp, dp = (int(number.get(f"{role}_{name}", 0)) for name in ("tp", "dp"))
+    if not count or not (tp or dp):
+        raise _Missing(f"the layout of the {role} workers is not given")
+    ep = int(number.get(f"{role}_ep", 1))
+    accelerator = cells.get(f"{role}_accelerator") or accelerator
+    return Workers(accelerator, engine, count, max(tp, 1), 1, max(dp, 1), ep)
+
+
+def _stated(notes: str, name: str) -> int:
+    match = re.search(rf"\b{name}=(\d+)", notes)
+    return int(match[1]) if match else 0
+
+
+def _events_per_token(metrics: Mapping[str, float], osl_tokens: float) -> float:
+    """Stream events that the client counted for each token.
+
+    E2E minus TTFT, over the mean time between events, over the tokens generated after the first. A whole
+    number above 1 is a client that counts two events a token (a text and an empty one); anything else is
+    read as 1. Found from definitions alone: no prediction enters.
+
+    >>> row = {"e2el_s_mean": 3.61, "ttft_ms_mean": 44.5, "tpot_ms_mean": 7.2}
+    >>> _events_per_token(row, 249)
+    2.0
+    """
+    each_ms = metrics.get("tpot_ms_mean", metrics.get("itl_ms_mean"))
+    if each_ms is None or not {"e2el_s_mean", "ttft_ms_mean"} <= metrics.keys() or osl_tokens < 2:
+        return 1.0
+    events = (metrics["e2el_s_mean"] / MILLI - metrics["ttft_ms_mean"]) / each_ms / (osl_tokens - 1)
+    whole = round(events)
+    return float(whole) if whole >= 2 and abs(events / whole - 1) < STREAM_EVENTS_TOLERANCE else 1.0

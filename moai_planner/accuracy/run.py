@@ -1,0 +1,123 @@
+"""One measured serving run: how it was made (`Run`) and what came out (`metrics`).
+
+A run has one group of engines (colocated) or two (prefill, decode). Metrics keep the column names and
+the units of the measurements table, because that is what users read in the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+SPLITS = ("calibrate", "validate", "sanity")
+STATISTICS = {
+    "ttft_ms": ("mean", "median", "p90", "p99"),
+    "tpot_ms": ("mean", "median", "p99"),
+    "itl_ms": ("mean", "median", "p99"),
+    "e2el_s": ("mean", "median", "p99"),
+}
+RATES = ("output_tps", "total_tps")
+PER_ACCELERATOR = ("output_tps_per_accel", "total_tps_per_accel")
+METRICS = (
+    *(f"{name}_{s}" for name, statistics in STATISTICS.items() for s in statistics),
+    *RATES,
+    *PER_ACCELERATOR,
+)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Engine instances of one kind."""
+
+    accelerator: str
+    engine: str
+    count: int
+    "Instances (replicas)."
+    tp: int
+    pp: int
+    dp: int
+    ep: int
+
+    @property
+    def devices(self) -> int:
+        return self.count * self.tp * self.pp * self.dp
+
+
+@dataclass(frozen=True)
+class Run:
+    """A benchmark run. `arrivals`: `closed` (a new request when one ends), `open` (at a rate, perhaps
+    capped by `concurrency`), `static` (one batch, all at once), `offline` (all queued at the start)."""
+
+    id: str
+    source: str
+    date: str
+    model: str
+    precision: str
+    engine_version: str
+    workers: tuple[Workers, ...]
+    "One = colocated; two = prefill, decode."
+    kv_connector: str
+    spec_decode: str
+    "`none` when not stated."
+    arrivals: str
+    isl_tokens: float
+    "Mean prompt length."
+    osl_tokens: float
+    "Mean generated length."
+    length_low_frac: float
+    "Lengths are uniform between this fraction of the longest and the longest; 1 = fixed."
+    concurrency: int
+    "0 = no limit."
+    request_rate: float
+    "0 = not by a rate."
+    requests: int
+    prefix_hit_frac: float
+    max_num_seqs: int
+    "0 = not stated."
+    max_num_batched_tokens: int
+    kv: str
+    "KV number format; empty = the default of the precision."
+    split: str
+    notes: str
+    events_per_token: float = 1.0
+    "Stream events that the client counted for each token (found from its own latencies)."
+    assumed: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def disaggregated(self) -> bool:
+        return len(self.workers) == 2
+
+    @property
+    def devices(self) -> int:
+        return sum(workers.devices for workers in self.workers)
+
+    @property
+    def accelerator(self) -> str:
+        return "+".join(dict.fromkeys(workers.accelerator for workers in self.workers))
+
+    @property
+    def engine(self) -> str:
+        return "+".join(dict.fromkeys(workers.engine for workers in self.workers))
+
+    @property
+    def topology(self) -> str:
+        return "disaggregated" if self.disaggregated else "colocated"
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A row that cannot be predicted, and why."""
+
+    id: str
+    source: str
+    split: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """A table: what can be predicted and what cannot; together every row of the file."""
+
+    runs: tuple[Run, ...]
+    unsupported: tuple[Unsupported, ...]

@@ -1,0 +1,336 @@
+"""The steady state of a benchmark run in closed form: many runs at once, fast enough to fit parameters through.
+
+In: step times of each engine configuration, packed into padded arrays (`pack`), and the runs as a record array
+(`RUN`). Out: TTFT, TPOT, E2E and request rate of each run (`solve_steady`). A closed loop of C requests over the
+data-parallel ranks is a fixed point: B sequences decode, each step makes B/n of them end (n = decode steps of a
+request), each that ends is replaced by a prompt, whose prefill lengthens the step it falls into:
+
+    t = (1 - p) · decode(B, H) + p · mixed(B + m, pairs, H)
+    B = C · D / (D + TTFT),   D = n · t,   TPOT = t / (tokens a step)
+
+p: share of steps with prompt tokens, m: prompt tokens of such a step. A sequence meets the prompts of the other
+C - 1 only. Speculative decoding verifies `draft` more tokens a sequence and step and keeps some of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from moai_planner.domain.step import StepTimes
+
+CLOSED, OPEN, STATIC, OFFLINE = 0, 1, 2, 3
+ITERATIONS = 60
+RUN = np.dtype(
+    [
+        ("prefill", np.int64),  # table of the prefill engine; of the only engine when colocated
+        ("decode", np.int64),
+        ("disaggregated", np.int64),
+        ("arrivals", np.int64),
+        ("concurrency", np.float64),
+        ("rate_req_per_s", np.float64),
+        ("requests", np.float64),
+        ("isl_tokens", np.float64),
+        ("osl_tokens", np.float64),
+        ("length_cv", np.float64),
+        ("hit_frac", np.float64),
+        ("prefill_workers", np.float64),
+        ("prefill_ranks", np.float64),
+        ("decode_workers", np.float64),
+        ("decode_ranks", np.float64),
+        ("budget_tokens", np.float64),
+        ("max_sequences", np.float64),
+        ("kv_tokens", np.float64),
+        ("separate", np.int64),  # prompts run in steps of their own (SGLang), not beside decoding
+        ("draft_tokens", np.float64),
+        ("accepted_tokens", np.float64),
+        ("draft_cost_frac", np.float64),
+        ("transfer_latency_s", np.float64),
+        ("transfer_token_s", np.float64),
+        ("decode_slowdown_frac", np.float64),
+    ]
+)
+"""What the steady state needs of a run, one record each; lengths and rates of the whole run."""
+
+OUT = np.dtype(
+    [
+        ("ttft_s", np.float64),
+        ("ttft_median_s", np.float64),
+        ("tpot_s", np.float64),
+        ("e2el_s", np.float64),
+        ("req_per_s", np.float64),
+        ("batch", np.float64),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Step times of many configurations as padded arrays, [configuration, point]."""
+
+    decode_s: np.ndarray
+    tokens: np.ndarray
+    mixed_s: np.ndarray
+    scalars: np.ndarray
+    "[configuration, 5] pair_s, kv_s, stages, request_s, prompt_token_s."
+
+
+def pack(times: Sequence[StepTimes]) -> Tables:
+    """Pad the arrays of many configurations to one length; past the end they repeat the last value."""
+    decode = _padded([t.decode_s for t in times])
+    tokens = _padded([np.asarray(t.tokens, dtype=float) for t in times])
+    mixed = _padded([t.mixed_s for t in times])
+    scalars = np.array([(t.pair_s, t.kv_s, t.stages, t.request_s, t.prompt_token_s) for t in times])
+    return Tables(decode, tokens, mixed, scalars)
+
+
+def _padded(rows: list[np.ndarray]) -> np.ndarray:
+    width = max(len(row) for row in rows)
+    padded = [np.concatenate([row, np.full(width - len(row), row[-1])]) for row in rows]
+    return np.ascontiguousarray(padded, dtype=float)
+
+
+def solve_steady(tables: Tables, runs: np.ndarray) -> np.ndarray:
+    """Records `RUN` → records `OUT`."""
+    out = np.zeros(len(runs), dtype=OUT)
+    _solve(tables.decode_s, tables.tokens, tables.mixed_s, tables.scalars, runs, out)
+    return out
+
+
+@njit(cache=True)
+def _solve(decode_s, tokens, mixed_s, scalars, runs, out):
+    for i in range(len(runs)):
+        run = runs[i]
+        p, d = run.prefill, run.decode
+        pre = (decode_s[p], tokens[p], mixed_s[p], scalars[p])
+        dec = (decode_s[d], tokens[d], mixed_s[d], scalars[d])
+        if run.arrivals == STATIC:
+            values = _static(pre, run)
+        elif run.disaggregated:
+            values = _disaggregated(pre, dec, run)
+        else:
+            values = _colocated(dec, run)
+        for k in range(6):
+            if k == 0:
+                out[i].ttft_s = values[0]
+            elif k == 1:
+                out[i].ttft_median_s = values[1]
+            elif k == 2:
+                out[i].tpot_s = values[2]
+            elif k == 3:
+                out[i].e2el_s = values[3]
+            elif k == 4:
+                out[i].req_per_s = values[4]
+            else:
+                out[i].batch = values[5]
+
+
+@njit(cache=True)
+def _decode_base_s(table, sequences):
+    """Decode step without context, linear between whole batches and past the last one."""
+    decode_s = table[0]
+    last = len(decode_s) - 1
+    b = max(sequences, 1.0)
+    low = min(int(math.floor(b)), last - 1)
+    share = b - low
+    return (
+        decode_s[low] + share * (decode_s[low + 1] - decode_s[low])
+        if b <= last
+        else decode_s[last] * b / last
+    )
+
+
+@njit(cache=True)
+def _mixed_base_s(table, step_tokens):
+    tokens, mixed_s = table[1], table[2]
+    if step_tokens <= tokens[-1]:
+        return np.interp(step_tokens, tokens, mixed_s)
+    return mixed_s[-1] * step_tokens / tokens[-1]
+
+
+@njit(cache=True)
+def _decode_step_s(table, run, batch, kv_tokens):
+    """One decode step: with drafts it verifies (1 + draft) tokens a sequence and runs the draft layers."""
+    base = _decode_base_s(table, batch * (1.0 + run.draft_tokens))
+    return (base + table[3][1] * kv_tokens) * (1.0 + run.draft_cost_frac)
+
+
+@njit(cache=True)
+def _context_tokens(run):
+    """Mean context of a decoding token: the prompt and, length-weighted, half of the output."""
+    return run.isl_tokens + 0.5 * run.osl_tokens * (1.0 + run.length_cv**2)
+
+
+@njit(cache=True)
+def _prefill_s(table, run, prompt_tokens, budget):
+    """One prompt alone, in chunks of the budget."""
+    chunks = max(1.0, math.ceil(prompt_tokens / budget))
+    pairs = prompt_tokens * (run.isl_tokens * run.hit_frac + 0.5 * prompt_tokens)
+    return chunks * _mixed_base_s(table, prompt_tokens / chunks) + table[3][0] * pairs
+
+
+@njit(cache=True)
+def _static(table, run):
+    """One batch, all prompts at once, then all decode together."""
+    ranks = run.decode_workers * run.decode_ranks
+    batch = max(1.0, run.requests / ranks)
+    prompt = run.isl_tokens * (1.0 - run.hit_frac)
+    chunks = max(1.0, math.ceil(batch * prompt / run.budget_tokens))
+    prefill = chunks * _mixed_base_s(table, batch * prompt / chunks) + table[3][0] * batch * 0.5 * prompt**2
+    step = _decode_step_s(table, run, batch, batch * _context_tokens(run))
+    ttft = prefill + table[3][3]
+    tpot = step / run.accepted_tokens
+    e2el = ttft + tpot * (run.osl_tokens - 1.0)
+    return ttft, ttft, tpot, e2el, run.requests / e2el, batch
+
+
+@njit(cache=True)
+def _colocated(table, run):
+    ranks = run.decode_workers * run.decode_ranks
+    population = run.concurrency / ranks if run.concurrency > 0 else math.inf
+    rate = run.rate_req_per_s / ranks if run.rate_req_per_s > 0 else math.inf
+    prompt = max(1.0, run.isl_tokens * (1.0 - run.hit_frac))
+    steps = max(1.0, (run.osl_tokens - 1.0) / run.accepted_tokens)
+    context = _context_tokens(run)
+    verify = 1.0 + run.draft_tokens
+    room = min(run.max_sequences, run.kv_tokens / (context + 0.25 * run.osl_tokens))
+    room = max(1.0, min(room, run.budget_tokens / (verify + prompt / steps)))
+    outside = table[3][3] + table[3][4] * run.isl_tokens
+    batch = max(1.0, min(population, room)) if math.isfinite(population) else 1.0
+    step, ttft, decode = 0.0, 0.0, 0.0
+    for _ in range(ITERATIONS):
+        others = max(0.0, 1.0 - 1.0 / population) if math.isfinite(population) else 1.0
+        seen = 1.0 + batch * others if math.isfinite(population) else max(1.0, batch)
+        seen = min(seen, max(1.0, min(population, room)))
+        step, mixed, share = _mean_step_s(table, run, seen, seen * others, prompt, steps, context)
+        decode = steps * step
+        ttft = outside + _wait_s(run, step) + _prompt_steps(run, prompt, seen, verify) * mixed
+        if math.isfinite(rate):
+            target = min(rate * decode, min(population * decode / (decode + ttft), room))
+        else:
+            target = min(population * decode / (decode + ttft), room)
+        batch += 0.5 * (max(target, 1e-6) - batch)
+    tpot = step / run.accepted_tokens
+    served = batch / decode
+    steady = ttft
+    if (
+        math.isfinite(population)
+        and served * (decode + ttft) < 0.999 * population
+        and not math.isfinite(rate)
+    ):
+        steady = population / served - decode  # the rest wait for a place
+    burst = ttft
+    if math.isfinite(population) and run.arrivals != OPEN:
+        alone = _prefill_s(table, run, prompt, run.budget_tokens)
+        burst = outside + 0.5 * (min(population, room) + 1.0) * alone * max(1.0, 1.0)
+        burst = max(burst, steady)
+    if run.arrivals == OPEN and served < 0.999 * rate:
+        backlog_s = 0.5 * run.requests / ranks * (1.0 / served - 1.0 / rate)
+        if math.isfinite(population):
+            backlog_s = 0.0
+        steady = ttft + backlog_s
+        burst = steady
+    first = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
+    ttft_mean = steady + first * (burst - steady)
+    req_per_s = served * ranks * _finite_share(run, decode + steady)
+    return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch
+
+
+@njit(cache=True)
+def _mean_step_s(table, run, batch, arriving, prompt, steps, context):
+    """Mean step of a decoding sequence, a step with a prompt in it, and the share of such steps.
+
+    `arriving` / steps prompts enter a step on each rank; ranks in lockstep wait for the one with a prompt.
+    """
+    verify = 1.0 + run.draft_tokens
+    entering = arriving / steps
+    work = entering * prompt
+    space = max(run.budget_tokens - batch * verify, 1.0)
+    any_rank = 1.0 - math.exp(-entering * run.decode_ranks)
+    share = min(1.0, max(any_rank, work / space))
+    if share <= 1e-9:
+        share = 1e-9
+    in_step = min(space, max(work / share, min(prompt, space)))
+    pairs = prompt * (run.isl_tokens * run.hit_frac + 0.5 * prompt) * in_step / prompt
+    kv_tokens = batch * context
+    plain = _decode_step_s(table, run, batch, kv_tokens)
+    if run.separate:
+        mixed = _mixed_base_s(table, in_step) + table[3][0] * pairs
+        return plain + share * mixed, mixed, share
+    mixed = _mixed_base_s(table, in_step + batch * verify) + table[3][0] * pairs + table[3][1] * kv_tokens
+    mixed = max(mixed, plain)
+    return (1.0 - share) * plain + share * mixed, mixed, share
+
+
+@njit(cache=True)
+def _prompt_steps(run, prompt, batch, verify):
+    return max(1.0, prompt / max(run.budget_tokens - batch * verify, 1.0))
+
+
+@njit(cache=True)
+def _wait_s(run, step):
+    """Until the step in progress ends: a whole one in a closed loop (the new request follows the end of a step),
+    half of one when arrivals do not know the steps."""
+    return 0.5 * step if run.arrivals == OPEN else step
+
+
+@njit(cache=True)
+def _finite_share(run, residence_s):
+    """Share of the steady request rate that a whole run reaches, with its start and its drain.
+
+    Closed loop: after n = requests / concurrency turns the ends of the last requests are spread by the lengths'
+    deviation times √n; while they drain the batch is half full on average.
+    Open loop: the last request ends a residence after the last arrival.
+    """
+    if run.requests <= 0:
+        return 1.0
+    if run.arrivals == OPEN:
+        span = run.requests / run.rate_req_per_s
+        return span / (span + residence_s)
+    turns = max(1.0, run.requests / max(run.concurrency, 1.0))
+    drain = min(0.5, 1.2 * run.length_cv * math.sqrt(turns))
+    return turns / (turns + drain)
+
+
+@njit(cache=True)
+def _disaggregated(pre, dec, run):
+    """Prefill workers are a queue with deterministic service (approximate mean-value analysis), decode workers a
+    delay that grows with the batch."""
+    workers = run.prefill_workers * run.prefill_ranks
+    ranks = run.decode_workers * run.decode_ranks
+    prompt = max(1.0, run.isl_tokens * (1.0 - run.hit_frac))
+    steps = max(1.0, (run.osl_tokens - 1.0) / run.accepted_tokens)
+    context = _context_tokens(run)
+    room = max(1.0, min(run.max_sequences, run.kv_tokens / (context + 0.25 * run.osl_tokens)))
+    service = _prefill_s(pre, run, prompt, run.budget_tokens)
+    transfer = run.transfer_latency_s + run.transfer_token_s * run.isl_tokens
+    outside = pre[3][3] + pre[3][4] * run.isl_tokens + dec[3][3]
+    population = run.concurrency if run.concurrency > 0 else math.inf
+    rate = run.rate_req_per_s if run.rate_req_per_s > 0 else math.inf
+    queue, served, step, ttft, batch = 0.0, 0.0, 0.0, 0.0, 1.0
+    for _ in range(ITERATIONS):
+        other = (population - 1.0) / population if math.isfinite(population) else 1.0
+        utilisation = min(1.0, served * service / workers)
+        waiting = max(0.0, queue * other - 0.5 * utilisation) * service / workers
+        prefill = service + waiting
+        seen = max(1.0, 1.0 / ranks if batch < 1.0 else batch)
+        slow = 1.0 + run.decode_slowdown_frac * min(1.0, served * transfer / run.decode_workers)
+        step = _decode_step_s(dec, run, seen, seen * context) * slow
+        decode = steps * step
+        ttft = outside + prefill + transfer + step
+        target = min(population / (decode + ttft), workers / service)
+        target = min(target, room * ranks / decode)
+        if math.isfinite(rate):
+            target = min(target, rate)
+        served += 0.3 * (target - served)
+        queue += 0.3 * (served * prefill - queue)
+        batch += 0.3 * (min(served * decode / ranks, room) - batch)
+    decode = steps * step
+    if math.isfinite(population) and not math.isfinite(rate):
+        ttft = max(ttft, population / served - decode)
+    tpot = step / run.accepted_tokens
+    return ttft, ttft, tpot, ttft + decode, served * _finite_share(run, ttft + decode), batch
