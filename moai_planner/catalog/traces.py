@@ -22,7 +22,14 @@ from moai_planner.catalog.paths import data_root
 from moai_planner.catalog.trace_description import describe, read_yaml
 from moai_planner.catalog.trace_formats import (
     azure,
+    bailian,
+    burstgpt,
+    clients_file,
+    mooncake,
+    plain,
+    servegen,
     shipped,
+    vllm_bench,
 )
 from moai_planner.catalog.trace_formats.requests import Options, Source
 from moai_planner.domain.errors import InputError, Problem
@@ -30,7 +37,14 @@ from moai_planner.domain.workload import Trace
 
 FORMATS = (
     shipped,
+    clients_file,
     azure,
+    burstgpt,
+    bailian,
+    mooncake,
+    servegen,
+    vllm_bench,
+    plain,
 )
 "Tried in this order; the first that recognises the head of the file reads it."
 

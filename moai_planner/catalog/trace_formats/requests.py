@@ -72,14 +72,20 @@ def build(
     block_tokens: int = 0,
     session_ids: np.ndarray | None = None,
     fallback_duration_s: float | None = None,
+    fixed_span_s: float | None = None,
     left_out: tuple[tuple[str, int], ...] = (),
+    line_word: str = "line",
 ) -> Trace:
-    """Raw columns of one file → Trace. `lines` are the line numbers to name when something is wrong."""
+    """Raw columns of one file → Trace. `lines` are the line numbers to name when something is wrong.
+
+    Time is counted from the first arrival, unless the file covers a known span (`fixed_span_s`): then
+    arrivals stay where they are in it.
+    """
     if len(arrival_s) == 0:
         refuse(
             source.file, [Problem(source.file, "", "no requests", "give a file with at least one request")]
         )
-    _check_values(source, arrival_s, isl_tokens, osl_tokens, lines)
+    _check_values(source, arrival_s, isl_tokens, osl_tokens, lines, line_word)
     raw = Trace(
         name=source.name,
         arrival_s=arrival_s,
@@ -99,17 +105,22 @@ def build(
         )
         refuse(source.file, [problem])
     ordered, moved = _sort_by_arrival(kept)
-    start_s = float(arrival_s.min())
+    start_s = 0.0 if fixed_span_s else float(arrival_s.min())
     return replace(
         ordered,
         arrival_s=ordered.arrival_s - start_s,
-        duration_s=_duration_s(source, arrival_s, start_s, fallback_duration_s),
+        duration_s=fixed_span_s or _duration_s(source, arrival_s, start_s, fallback_duration_s),
         left_out=left_out + set_aside + moved,
     )
 
 
 def _check_values(
-    source: Source, arrival_s: np.ndarray, isl_tokens: np.ndarray, osl_tokens: np.ndarray, lines: np.ndarray
+    source: Source,
+    arrival_s: np.ndarray,
+    isl_tokens: np.ndarray,
+    osl_tokens: np.ndarray,
+    lines: np.ndarray,
+    line_word: str,
 ) -> None:
     found: list[tuple[int, Problem]] = []
     columns = (("arrival", arrival_s), ("prompt length", isl_tokens), ("output length", osl_tokens))
@@ -124,7 +135,10 @@ def _check_values(
         for at in np.flatnonzero(wrong):
             line = int(lines[at])
             found.append(
-                (line, Problem(source.file, f"line {line}, {what}", f"{values[at]:g}", f"write {remedy}"))
+                (
+                    line,
+                    Problem(source.file, f"{line_word} {line}, {what}", f"{values[at]:g}", f"write {remedy}"),
+                )
             )
     if found:
         refuse(source.file, [problem for _, problem in sorted(found, key=lambda pair: pair[0])])
