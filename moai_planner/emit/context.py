@@ -9,7 +9,7 @@ from moai_planner.domain.layout import Layout
 from moai_planner.emit.digest import SHORT
 from moai_planner.emit.engine_args import engine_arguments, router_of, shared_kv_folder
 from moai_planner.emit.environment import engine_environment
-from moai_planner.emit.launch import Front, Launch, LaneRouter, Process, slug, unique_slugs
+from moai_planner.emit.launch import Front, LaneRouter, Launch, Process, slug, unique_slugs
 from moai_planner.emit.platforms import ENGINE_PROFILE
 from moai_planner.emit.routers import (
     START_TIMEOUT_S,
@@ -147,9 +147,8 @@ def _notices(launch: Launch) -> list[str]:
         if router.lane.weight == 0
     ]
     if len(launch.plan.windows) > 1:
-        lines.append(
-            f"the plan has {len(launch.plan.windows)} windows; these files run its instances and weights all the time"
-        )
+        count = len(launch.plan.windows)
+        lines.append(f"the plan has {count} windows; these files run its instances and weights all the time")
     if any(router.connector == "example" for router in launch.routers):
         lines.append(
             "lanes on CPUs move KV through a folder that all their hosts must share; it grows with requests"

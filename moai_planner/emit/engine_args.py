@@ -2,7 +2,7 @@
 
     engine_arguments(process, launch)  →  {"model": "openai/gpt-oss-120b", "tensor-parallel-size": 2, …}
 
-Flag names, forms over several nodes and KV settings follow vLLM 0.32-0.33 (argument parser and documentation).
+Flag names, forms over several nodes and KV settings follow vLLM 0.32-0.33 (argument parser, documentation).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from moai_planner.domain.layout import capture_sizes
-from moai_planner.emit.launch import Launch, LaneRouter, Process
+from moai_planner.emit.launch import LaneRouter, Launch, Process
 from moai_planner.emit.platforms import (
     CONNECTOR_CLASS,
     CPU_BLOCK_TOKENS,

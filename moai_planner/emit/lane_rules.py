@@ -1,6 +1,6 @@
 """What prefill and decode instances of one lane must agree on: a router pairs any of them with any other.
 
-Rule ids as in `rules`; sources: vLLM 0.33 `kv_connector` package, NIXL compatibility page, llm-d operations page.
+Rule ids as in `rules`; sources: vLLM 0.33 `kv_connector` package, its NIXL pages, llm-d operations page.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from itertools import product
 
 from moai_planner.domain.units import show
 from moai_planner.emit.engine_args import cross_vendor
-from moai_planner.emit.launch import Launch, LaneRouter, Process
+from moai_planner.emit.launch import LaneRouter, Launch, Process
 from moai_planner.emit.platforms import CONNECTOR_CLASS, CROSS_VENDOR, FP8_FNUZ, PLATFORMS
 from moai_planner.emit.rules import Finding, refuse, warn
 

@@ -52,7 +52,7 @@ PLATFORMS: dict[str, Platform] = {
         "",
         graphs=False,
         disaggregated=False,
-        note="install vllm-tt-plugin; it schedules and spreads data-parallel ranks itself and has no KV connector",
+        note="install vllm-tt-plugin; it spreads data-parallel ranks itself and has no KV connector",
     ),
     "lpu": Platform((), "", graphs=False, disaggregated=False, refuse="vLLM has no build for LPUs"),
 }
@@ -114,7 +114,7 @@ CROSS_VENDOR: dict[tuple[str, str], CrossVendor] = {
         environment=(("UCX_TLS", "tcp"), ("PYTHONHASHSEED", "0")),
     ),
 }
-"""(prefill platform, decode platform) → settings. Gaudi: llm-d guide; XPU: Dynamo example; the rest deduced."""
+"""(prefill platform, decode platform) → settings. Gaudi: llm-d guide; XPU: Dynamo example; rest deduced."""
 
 CONNECTOR_CLASS = {
     "nixl": "NixlConnector",

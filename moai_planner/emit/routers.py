@@ -1,14 +1,14 @@
 """The two-level router table: weights over lanes at the front, live load inside a lane.
 
-vllm-router has no weights (a repeated URL counts once), so an integer split needs the front; inside a lane all
-members of a role are equal, so no weights are needed there.
+vllm-router has no weights (a repeated URL counts once), so an integer split needs the front; inside a lane
+all members of a role are equal, so no weights are needed there.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from moai_planner.emit.launch import Front, Launch, LaneRouter, Process
+from moai_planner.emit.launch import Front, LaneRouter, Launch, Process
 from moai_planner.emit.structure import is_loopback
 
 START_TIMEOUT_S = 3600

@@ -139,7 +139,7 @@ def plan_of(pools, deployments, instances, lanes, **fields) -> Plan:
 
 
 def golden_plan() -> Plan:
-    """Two vendors, two deployments: a mixed AMD lane, an NVIDIA prefill–decode lane, wide experts on two nodes."""
+    """Two vendors, two models: an AMD mixed lane, an NVIDIA prefill–decode lane, experts over two nodes."""
     pools = (
         pool("h200", "h200_sxm", ("10.0.0.11", "10.0.0.12", "10.0.0.13")),
         pool("mi300x", "mi300x", ("10.0.0.21",), "rocm", "AMD"),

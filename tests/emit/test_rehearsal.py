@@ -1,7 +1,7 @@
 """The emitted scripts are started on this machine, with stand-ins for the engines.
 
-Proves ports, addresses, roles and weights without an accelerator: N requests through the front must split over
-lanes as the plan says, and after stop.sh nothing is left.
+Proves ports, addresses, roles and weights without an accelerator: N requests through the front must split
+over lanes as the plan says, and after stop.sh nothing is left.
 """
 
 from __future__ import annotations

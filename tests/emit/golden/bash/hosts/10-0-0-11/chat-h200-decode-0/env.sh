@@ -1,0 +1,9 @@
+# shellcheck shell=bash
+# plan 28efab23763f82d6, moai-planner 0.1.0, for vLLM 0.32-0.33
+# chat-h200-decode-0: decode of chat on 10.0.0.11, h200_sxm 4, 5, 6, 7, tp4
+export CUDA_DEVICE_ORDER=PCI_BUS_ID
+export CUDA_VISIBLE_DEVICES=4,5,6,7
+export VLLM_HTTP_TIMEOUT_KEEP_ALIVE="${VLLM_HTTP_TIMEOUT_KEEP_ALIVE:-120}" # a router keeps connections longer than vLLM's 5 s
+export VLLM_NIXL_SIDE_CHANNEL_HOST=10.0.0.11
+export VLLM_NIXL_SIDE_CHANNEL_PORT=5602
+export VLLM_KV_CACHE_LAYOUT=HND # tensor-parallel sizes differ in this lane

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# plan 28efab23763f82d6, moai-planner 0.1.0, for vLLM 0.32-0.33
+# chat-h200-prefill-1: prefill of chat on 10.0.0.11, h200_sxm 2, 3, tp2
+# MODEL_CHAT: another weights location. LOAD_FORMAT: `dummy` starts without weights.
+# VLLM: the engine's command. Arguments given here are passed on and win over config.yaml.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=/dev/null
+source "$here/env.sh"
+if [[ ${PYTORCH_CUDA_ALLOC_CONF:-} == *expandable_segments:True* ]]; then
+  echo "unset PYTORCH_CUDA_ALLOC_CONF: expandable segments cannot be registered for KV transfer" >&2
+  exit 2
+fi
+read -ra vllm <<<"${VLLM:-vllm}"
+arguments=(serve)
+variables=(MODEL_CHAT)
+for variable in "${variables[@]}"; do
+  if [[ -n ${!variable:-} ]]; then
+    arguments+=("${!variable}")
+    break
+  fi
+done
+arguments+=(--config "$here/config.yaml")
+if [[ -n ${LOAD_FORMAT:-} ]]; then
+  arguments+=(--load-format "$LOAD_FORMAT")
+fi
+exec "${vllm[@]}" "${arguments[@]}" "$@"

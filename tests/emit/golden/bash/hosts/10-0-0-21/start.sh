@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# plan 28efab23763f82d6, moai-planner 0.1.0, for vLLM 0.32-0.33
+# Starts what runs on 10.0.0.21 in the background and waits until it is healthy. Run it again at will.
+# Usage: start.sh [all|engines|routers|front]
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+state=${MOAI_STATE:-$root/state}/10-0-0-21
+mkdir -p "$state"
+state=$(cd "$state" && pwd)
+# shellcheck source=/dev/null
+source "$root/lib.sh"
+command -v curl >/dev/null || { echo "curl is needed to see when an engine is ready" >&2; exit 2; }
+
+engines() {
+  echo "engines of 10.0.0.21"
+  start_group chat-mi300x-0 "$here"/chat-mi300x-0/run.sh
+  start_group chat-mi300x-1 "$here"/chat-mi300x-1/run.sh
+  wait_healthy chat-mi300x-0 http://127.0.0.1:8200/health
+  wait_healthy chat-mi300x-1 http://127.0.0.1:8201/health
+}
+
+routers() {
+  echo "routers of 10.0.0.21"
+  start_group router-chat-mi300x "$root"/routers/router-chat-mi300x.sh
+  wait_healthy router-chat-mi300x http://127.0.0.1:30000/health
+}
+
+front() {
+  echo "front of 10.0.0.21"
+}
+
+case ${1:-all} in
+  all)
+    engines
+    routers
+    front
+    ;;
+  engines) engines ;;
+  routers) routers ;;
+  front) front ;;
+  *)
+    echo "usage: start.sh [all|engines|routers|front]" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# plan 28efab23763f82d6, moai-planner 0.1.0, for vLLM 0.32-0.33
+# Stops everything that start.sh started on 10.0.0.21: front, routers, engines.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+state=${MOAI_STATE:-$root/state}/10-0-0-21
+if [[ ! -d $state ]]; then
+  echo "nothing was started here"
+  exit 0
+fi
+# shellcheck source=/dev/null
+source "$root/lib.sh"
+stop_groups router-chat-mi300x
+stop_groups chat-mi300x-0 chat-mi300x-1
