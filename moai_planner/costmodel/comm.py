@@ -1,0 +1,163 @@
+r"""Collectives by layout and topology: counts, latencies and bytes, at the links' full rates.
+
+Ranks are placed as vLLM does: tensor ranks next to each other, then pipeline stages, then data-parallel
+ranks. A group that is larger than the fast network reaches works in two levels.
+
+All-reduce of b bytes over n ranks (ring or two-shot, Thakur et al. 2005):
+
+.. math:: t = h \log_2 n + \frac{2 (n-1)}{n} \frac{b}{r}
+
+On a mesh a group of n of D devices has only (n−1)/(D−1) of a device's ports towards its members.
+
+>>> all_reduce_bytes_factor(8)
+1.75
+>>> group_rate(Link("mesh", 448e9, 8), 2) / 1e9, group_rate(Link("switch", 450e9, 8), 2) / 1e9
+(64.0, 450.0)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from moai_planner.costmodel.configuration import Configuration
+from moai_planner.domain.accelerator import Accelerator, Link
+from moai_planner.domain.precision import bytes_per_element
+
+CHASSIS_DEVICES = 8
+"""A fast network of more devices than this joins chassis into a rack (NVL72)."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Communication of one pass; times at full link rates, before efficiencies."""
+
+    reduce_hops: float
+    reduce_network_hops: float
+    reduce_s_per_token: float
+    reduce_network_s_per_token: float
+    gather_s_per_row: float
+    exchange_count: float
+    exchange_s_per_token: float
+    exchange_network_s_per_token: float
+    sends: float
+    send_network_share: float
+    send_s_per_token: float
+    send_network_s_per_token: float
+
+
+def all_reduce_bytes_factor(ranks: int) -> float:
+    """Bytes a rank sends per byte reduced, 2(n−1)/n."""
+    return 2.0 * (ranks - 1) / ranks
+
+
+def group_rate(link: Link, ranks: int) -> float:
+    """Rate of one device towards a group of `ranks` on this link. [bytes/s]"""
+    if link.kind != "mesh" or ranks >= link.devices:
+        return link.bytes_per_s
+    return link.bytes_per_s * (ranks - 1) / (link.devices - 1)
+
+
+def fast_domain(accelerator: Accelerator, devices_per_node: int) -> int:
+    """Devices that the fast network joins: a node's, or a rack's where the link reaches that far."""
+    reach = accelerator.scale_up.devices
+    if reach > CHASSIS_DEVICES:
+        return reach
+    return max(1, devices_per_node)
+
+
+def local_link(accelerator: Accelerator) -> Link:
+    """The network inside a node; host memory where devices have none of their own."""
+    link = accelerator.scale_up
+    if link.kind == "none" or link.bytes_per_s <= 0:
+        return Link("pcie", accelerator.host_link_bytes_per_s, CHASSIS_DEVICES)
+    return link
+
+
+def traffic(c: Configuration, fullest: float) -> Traffic:
+    """All collectives of one pass of one data-parallel rank's tokens."""
+    model, layout = c.model, c.layout
+    width = bytes_per_element("bf16")
+    token_bytes = model.hidden_size * width
+    exchanging = layout.dp > 1 and model.moe
+    expert_layers = fullest * sum(part.layers for part in model.feed_forward if part.experts)
+    reduces = 2 * fullest * model.layers + 1 - (expert_layers if exchanging else 0)
+    hops, network_hops, s_per_byte, network_s_per_byte = _all_reduce(c, layout.tp)
+    exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0)
+    sends, crossing, send_s, send_network_s = _sends(c, token_bytes)
+    return Traffic(
+        reduce_hops=reduces * hops,
+        reduce_network_hops=reduces * network_hops,
+        reduce_s_per_token=reduces * token_bytes * s_per_byte,
+        reduce_network_s_per_token=reduces * token_bytes * network_s_per_byte,
+        gather_s_per_row=model.vocabulary_size * width * s_per_byte / 2,
+        exchange_count=exchange[0],
+        exchange_s_per_token=exchange[1],
+        exchange_network_s_per_token=exchange[2],
+        sends=sends,
+        send_network_share=crossing,
+        send_s_per_token=send_s,
+        send_network_s_per_token=send_network_s,
+    )
+
+
+def _all_reduce(c: Configuration, ranks: int) -> tuple[float, float, float, float]:
+    """Hops and seconds per byte, inside the fast network and between nodes."""
+    if ranks == 1:
+        return 0.0, 0.0, 0.0, 0.0
+    domain = fast_domain(c.accelerator, c.devices_per_node)
+    local = min(ranks, domain)
+    nodes = -(-ranks // domain)
+    hops = math.log2(local)
+    s_per_byte = (
+        all_reduce_bytes_factor(local) / group_rate(local_link(c.accelerator), local) if local > 1 else 0.0
+    )
+    if nodes == 1:
+        return hops, 0.0, s_per_byte, 0.0
+    network_s = all_reduce_bytes_factor(nodes) / c.network_bytes_per_s
+    return hops, math.log2(nodes), s_per_byte, network_s
+
+
+def _exchange(c: Configuration, expert_layers: float) -> tuple[float, float, float]:
+    r"""Dispatch and combine between the ranks that share the experts.
+
+    A token goes once to each rank that holds one of its experts; k experts over n ranks touch
+    :math:`n (1 - (1 - 1/n)^k)` of them, and across the network once to each node. Experts split
+    tensor-wise (ep 1) need every token on every rank. Dispatch travels in 8 bits when the
+    experts are fp8, combine in bf16; tensor ranks share the tokens of their data-parallel rank.
+    """
+    layout, model = c.layout, c.model
+    ranks = layout.tp * layout.dp
+    domain = fast_domain(c.accelerator, c.devices_per_node)
+    local, nodes = min(ranks, domain), -(-ranks // domain)
+    chosen = max(part.experts_per_token for part in model.feed_forward if part.experts)
+    copies = ranks - 1.0 if layout.ep == 1 else _touched(layout.ep, chosen) * (layout.ep - 1) / layout.ep
+    narrow = bytes_per_element("fp8" if c.precision.expert_weights == "fp8" else "bf16")
+    moved = model.hidden_size * (narrow + bytes_per_element("bf16"))
+    inside = copies * local / ranks if nodes > 1 else copies
+    s_inside = moved * inside / layout.tp / group_rate(local_link(c.accelerator), local) if local > 1 else 0.0
+    s_network = 0.0
+    if nodes > 1:
+        remote = nodes - 1.0 if layout.ep == 1 else _touched(nodes, chosen) * (nodes - 1) / nodes
+        s_network = moved * remote * local / layout.tp / c.network_bytes_per_s
+    return 2.0 * expert_layers, expert_layers * s_inside, expert_layers * s_network
+
+
+def _touched(bins: float, draws: int) -> float:
+    """Distinct of `bins` hit by `draws` independent uniform draws."""
+    return bins * (1 - (1 - 1 / bins) ** draws) if bins > 1 else 1.0
+
+
+def _sends(c: Configuration, token_bytes: float) -> tuple[float, float, float, float]:
+    """Activations handed from stage to stage: sends, the share between nodes, seconds per token."""
+    layout = c.layout
+    if layout.pp == 1:
+        return 0.0, 0.0, 0.0, 0.0
+    domain = fast_domain(c.accelerator, c.devices_per_node)
+    sends = layout.pp - 1
+    nodes = -(-layout.tp * layout.pp // domain)
+    between = min(sends, nodes - 1)
+    pair_rate = group_rate(local_link(c.accelerator), 2)
+    shared = token_bytes / layout.tp
+    network = between * token_bytes / c.network_bytes_per_s if between else 0.0
+    return float(sends), between / sends, (sends - between) * shared / pair_rate, network

@@ -1,0 +1,48 @@
+"""How many kernels a pass launches: each costs a little beyond its roofline time.
+
+Counted from the operator list of a compiled vLLM model (norms fused with residual adds, rotary with
+cache write); the fitted `kernel_s` absorbs what the count misses.
+
+>>> kernels(llama := Model("l", "Llama", 2, 8, 16, (Attention("gqa", 2, 4, 2, 2, 2),),
+...         (FeedForward(2, 16),), False, 64, "bf16"))
+22
+"""
+
+from __future__ import annotations
+
+from moai_planner.domain.model import Attention, FeedForward, Model
+
+GQA_KERNELS = 5
+"""Norm, query-key-value product, rotary with cache write, attention, output product."""
+MLA_KERNELS = 10
+"""Norm, down, two latent norms, up, absorb, rotary with cache write, attention, expand, output."""
+INDEXER_KERNELS = 5
+"""Query, key and weight products, scores, top-k."""
+LINEAR_KERNELS = 8
+"""Norm, in product, convolution, gates, recurrence, norm, gate, output product."""
+DENSE_KERNELS = 4
+"""Norm, gate-up product, activation, down product."""
+EXPERT_KERNELS = 8
+"""Norm, router, top-k, sort, grouped gate-up, activation, grouped down, weighted sum."""
+SHARED_EXPERT_KERNELS = 3
+TAIL_KERNELS = 4
+"""Embedding, last norm, head, sampling."""
+
+
+def kernels(model: Model) -> int:
+    """Kernels of one whole pass, collectives left out."""
+    attention = sum(part.layers * _attention_kernels(part) for part in model.attention)
+    feed_forward = sum(part.layers * _feed_forward_kernels(part) for part in model.feed_forward)
+    return attention + feed_forward + TAIL_KERNELS
+
+
+def _attention_kernels(part: Attention) -> int:
+    if part.kind == "mla":
+        return MLA_KERNELS + (INDEXER_KERNELS if part.index_heads else 0)
+    return LINEAR_KERNELS if part.kind == "linear" else GQA_KERNELS
+
+
+def _feed_forward_kernels(part: FeedForward) -> int:
+    if not part.experts:
+        return DENSE_KERNELS
+    return EXPERT_KERNELS + (SHARED_EXPERT_KERNELS if part.shared_intermediate_size else 0)

@@ -1,0 +1,146 @@
+"""Where one device's memory goes, and how many KV blocks are left.
+
+vLLM gives the KV cache what `gpu_memory_utilization` allows after weights, the peak of activations
+and what the driver and collectives hold; captured graphs are estimated and taken off too.
+"""
+
+from __future__ import annotations
+
+from moai_planner.costmodel import weights
+from moai_planner.costmodel.configuration import Configuration
+from moai_planner.costmodel.kv import bounded_bytes_per_sequence, kv_bytes_per_token
+from moai_planner.domain.layout import capture_sizes
+from moai_planner.domain.model import Model
+from moai_planner.domain.precision import bytes_per_element
+from moai_planner.domain.step import MemoryBudget
+from moai_planner.domain.units import MEBI
+
+RUNTIME_BYTES = 600 * MEBI
+"""Driver context, library handles and allocator slack of one device (assumed; vLLM logs show 0.4–0.9 GiB)."""
+COLLECTIVE_BYTES = 500 * MEBI
+"""Buffers of collectives when a rank has peers (assumed; NCCL and custom all-reduce together)."""
+GRAPH_BYTES_PER_CAPTURE_LAYER = 0.12 * MEBI
+"""Captured graphs: per size and layer (assumed; about 0.5 GiB for 51 sizes of an 80-layer model)."""
+MOE_CHUNK_TOKENS = 16384
+"""Fused expert kernels work through at most this many tokens at a time."""
+
+
+def memory_budget(c: Configuration) -> MemoryBudget:
+    """Memory of the fullest device of an instance, and the KV of one data-parallel rank."""
+    layout, engine = c.layout, c.engine
+    weights_bytes = weight_bytes_per_device(c)
+    activations_bytes = activation_bytes(c)
+    graphs_bytes = graph_bytes(c)
+    runtime_bytes = RUNTIME_BYTES + (COLLECTIVE_BYTES if layout.devices > 1 else 0.0)
+    usable = c.accelerator.memory_bytes * engine.memory_utilization_frac
+    kv_bytes = usable - weights_bytes - activations_bytes - graphs_bytes - runtime_bytes
+    stage_share = _fullest_stage_layers(c.model, layout.pp) / c.model.layers
+    per_token = stage_share * kv_bytes_per_token(c.model, c.precision, layout.tp, engine.max_model_len)
+    per_sequence = stage_share * bounded_bytes_per_sequence(
+        c.model, c.precision, layout.tp, engine.max_model_len
+    )
+    blocks = _blocks(c, kv_bytes, per_token, per_sequence)
+    return MemoryBudget(
+        weights_bytes=weights_bytes,
+        activations_bytes=activations_bytes,
+        graphs_bytes=graphs_bytes,
+        runtime_bytes=runtime_bytes,
+        kv_bytes=kv_bytes,
+        kv_bytes_per_token=per_token,
+        state_bytes_per_sequence=per_sequence,
+        kv_blocks=blocks,
+        kv_tokens=blocks * engine.block_size_tokens,
+    )
+
+
+def _blocks(c: Configuration, kv_bytes: float, per_token: float, per_sequence: float) -> int:
+    """Blocks left after the bounded part of as many sequences as fit at full length.
+
+    That is the concurrency vLLM reports for hybrid models; zero when not one block fits.
+    """
+    engine = c.engine
+    if kv_bytes <= 0:
+        return 0
+    if per_token == 0:
+        sequences = (
+            min(engine.max_num_seqs, int(kv_bytes // per_sequence)) if per_sequence else engine.max_num_seqs
+        )
+        return sequences * -(-engine.max_model_len // engine.block_size_tokens)
+    sequences = min(engine.max_num_seqs, kv_bytes / (per_token * engine.max_model_len + per_sequence))
+    return max(0, int((kv_bytes - sequences * per_sequence) // (per_token * engine.block_size_tokens)))
+
+
+def weight_bytes_per_device(c: Configuration) -> float:
+    """Weights of the fullest device.
+
+    Projections, dense MLPs and shared experts are split over tp (KV heads copied beyond their number);
+    routed experts over tp·dp, whole experts over ep of them; vocabulary over tp; layers over pp.
+    """
+    model, layout, precision = c.model, c.layout, c.precision
+    stage_share = _fullest_stage_layers(model, layout.pp) / model.layers
+    layers = sum(part.layers * _attention_bytes(c, part) for part in model.attention)
+    layers += sum(part.layers * _feed_forward_bytes(c, part) for part in model.feed_forward)
+    vocabulary = (
+        weights.embedding_parameters(model) * bytes_per_element(precision.embedding_weights) / layout.tp
+    )
+    copies = 1 if model.tied_embeddings or layout.pp > 1 else 2
+    return stage_share * layers + copies * vocabulary
+
+
+def _fullest_stage_layers(model: Model, pp: int) -> int:
+    return -(-model.layers // pp)
+
+
+def _attention_bytes(c: Configuration, part) -> float:
+    width = bytes_per_element(c.precision.attention_weights)
+    share = weights.attention_weights(c.model.hidden_size, part).per_rank(c.layout.tp, part.kv_heads)
+    return share * width + 2 * c.model.hidden_size * bytes_per_element("bf16")
+
+
+def _feed_forward_bytes(c: Configuration, part) -> float:
+    hidden, layout, precision = c.model.hidden_size, c.layout, c.precision
+    one = weights.expert_parameters(hidden, part)
+    if not part.experts:
+        return one * bytes_per_element(precision.feed_forward_weights) / layout.tp
+    whole_experts = -(-part.experts // layout.ep)
+    slices = layout.tp * layout.dp / layout.ep
+    routed = whole_experts * one * bytes_per_element(precision.expert_weights) / slices
+    shared = weights.shared_expert_parameters(hidden, part) * bytes_per_element(
+        precision.feed_forward_weights
+    )
+    router = weights.router_parameters(hidden, part) * bytes_per_element("bf16")
+    return routed + shared / layout.tp + router
+
+
+def activation_bytes(c: Configuration) -> float:
+    """Peak of activations in a full step of `max_num_batched_tokens`. An estimate, not a law.
+
+    Alive at once: the residual stream and one more copy, the widest pair of a layer's intermediates
+    (gate-up and its product, or queries with keys and values), the routed copies of one chunk of
+    tokens in expert layers, and the logits of all sequences in fp32 beside bf16.
+    """
+    model, tp, tokens = c.model, c.layout.tp, c.engine.max_num_batched_tokens
+    width = bytes_per_element("bf16")
+    queries = max(
+        (p.query_heads * (p.head_size + p.value_head_size) / tp for p in model.attention), default=0
+    )
+    dense = max((3 * p.intermediate_size / tp for p in model.feed_forward if not p.experts), default=0)
+    residual = tokens * (4 * model.hidden_size + max(queries, dense)) * width
+    routed = max((_routed_bytes(c, part, tokens) for part in model.feed_forward if part.experts), default=0)
+    logits = c.engine.max_num_seqs * model.vocabulary_size * (bytes_per_element("fp32") + width)
+    return residual + routed + logits
+
+
+def _routed_bytes(c: Configuration, part, tokens: float) -> float:
+    group_tokens = min(tokens * c.layout.dp, MOE_CHUNK_TOKENS)
+    rows = group_tokens * part.experts_per_token / max(1, c.layout.ep)
+    widest = 3 * part.intermediate_size * c.layout.ep / (c.layout.tp * c.layout.dp) + c.model.hidden_size
+    return rows * widest * bytes_per_element("bf16")
+
+
+def graph_bytes(c: Configuration) -> float:
+    """Captured graphs of one device; zero when the engine runs without them."""
+    if not c.engine.graphs:
+        return 0.0
+    layers = _fullest_stage_layers(c.model, c.layout.pp)
+    return len(capture_sizes(c.engine.max_num_seqs)) * layers * GRAPH_BYTES_PER_CAPTURE_LAYER

@@ -1,0 +1,145 @@
+"""Seconds of each operation of a pass: loads (`Work`) and efficiencies (`Parameters`) in, seconds out.
+
+Every function takes floats or columns alike: [C, 1] configurations against [P] or [C, P] points.
+`tokens` are rows of the weight products, `rows` are tokens whose logits are needed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moai_planner.costmodel.arrays import Work
+from moai_planner.costmodel.roofline import Numbers, experts_touched, product_s, roofline_s
+from moai_planner.domain.parameters import Parameters
+
+
+def projections_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """Query, key, value and output products, and the sparse indexer's."""
+    return _dense_s(w, p, tokens, w.projection_parameters, w.projection_bytes, w.projection_flop_per_s)
+
+
+def dense_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """Dense MLPs and shared experts."""
+    return _dense_s(w, p, tokens, w.dense_parameters, w.dense_bytes, w.dense_flop_per_s)
+
+
+def router_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """Logits of the routed experts, in bf16."""
+    return _dense_s(w, p, tokens, w.router_parameters, w.router_bytes, w.bf16_flop_per_s)
+
+
+def head_s(w: Work, p: Parameters, rows: Numbers) -> Numbers:
+    """Logits of the sampled rows, with their gather over tensor ranks."""
+    product = _dense_s(w, p, rows, w.head_parameters, w.head_bytes, w.bf16_flop_per_s)
+    return product + w.gather_s_per_row / p.collective_bandwidth_frac * rows
+
+
+def _dense_s(w: Work, p: Parameters, tokens, parameters, weight_bytes, flop_per_s) -> Numbers:
+    compute = product_s(parameters, tokens, p.matmul_half_tokens, flop_per_s, p.matmul_frac)
+    memory = weight_bytes / (w.memory_bytes_per_s * p.weight_bandwidth_frac)
+    return roofline_s(compute, memory, p.unoverlapped_frac)
+
+
+def touched_per_rank(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """Distinct experts of one rank that the tokens of all data-parallel ranks choose."""
+    chosen = experts_touched(w.experts, w.experts_per_token, w.group_ranks * p.expert_spread_frac * tokens)
+    return chosen / w.expert_ranks
+
+
+def expert_rows_per_rank(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """Token copies that the busiest rank multiplies; tensor-wise split experts are balanced."""
+    imbalance = np.where(w.expert_ranks > 1, p.expert_imbalance, 1.0)
+    return tokens * (w.group_ranks * w.experts_per_token / w.expert_ranks * imbalance)
+
+
+def experts_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """Routed experts: grouped products over the experts touched."""
+    touched = touched_per_rank(w, p, tokens)
+    token_rows = expert_rows_per_rank(w, p, tokens)
+    padded_rows = token_rows + touched * p.expert_half_tokens
+    per_row = 2.0 * w.expert_layers * w.expert_parameters / (w.expert_flop_per_s * p.expert_matmul_frac)
+    per_expert = w.expert_layers * w.expert_bytes / (w.memory_bytes_per_s * p.expert_bandwidth_frac)
+    return roofline_s(per_row * padded_rows, per_expert * touched, p.unoverlapped_frac)
+
+
+def elements_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """Norms, rotary, activations, residual adds: bytes moved between products."""
+    return w.element_bytes_per_token / (w.memory_bytes_per_s * p.weight_bandwidth_frac) * tokens
+
+
+def kv_s_per_token(w: Work, p: Parameters) -> Numbers:
+    """Decode attention per context token, layers that see all of it."""
+    return _decode_attention_s(w, p, w.kv_bytes_per_token, w.kv_flop_per_token)
+
+
+def window_s_per_token(w: Work, p: Parameters) -> Numbers:
+    """Decode attention per context token inside the window, layers that see no more."""
+    return _decode_attention_s(w, p, w.window_bytes_per_token, w.window_flop_per_token)
+
+
+def _decode_attention_s(w: Work, p: Parameters, kv_bytes: Numbers, attention_flop: Numbers) -> Numbers:
+    compute = attention_flop / (w.bf16_flop_per_s * p.attention_frac)
+    memory = kv_bytes / (w.memory_bytes_per_s * p.kv_bandwidth_frac)
+    return roofline_s(compute, memory, p.unoverlapped_frac)
+
+
+def pair_s(w: Work, p: Parameters) -> Numbers:
+    """Prompt attention per token pair, layers that see the whole context."""
+    return w.pair_flop / (w.bf16_flop_per_s * p.attention_frac)
+
+
+def window_pair_s(w: Work, p: Parameters) -> Numbers:
+    """Prompt attention per token pair inside the window."""
+    return w.window_pair_flop / (w.bf16_flop_per_s * p.attention_frac)
+
+
+def state_s_per_sequence(w: Work, p: Parameters) -> Numbers:
+    """Recurrent state read and written once a step."""
+    return w.state_bytes / (w.memory_bytes_per_s * p.kv_bandwidth_frac)
+
+
+def state_s_per_token(w: Work, p: Parameters) -> Numbers:
+    """Linear attention's arithmetic."""
+    return w.state_flop / (w.bf16_flop_per_s * p.attention_frac)
+
+
+def all_reduce_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """Sums over tensor ranks after attention and feed-forward."""
+    latency = w.reduce_hops * p.collective_hop_s + w.reduce_network_hops * p.network_hop_s
+    per_token = (
+        w.reduce_s_per_token / p.collective_bandwidth_frac
+        + w.reduce_network_s_per_token / p.network_bandwidth_frac
+    )
+    return latency + per_token * tokens
+
+
+def exchange_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """Dispatch to and combine from the ranks that hold the experts."""
+    per_token = (w.exchange_s_per_token + w.exchange_network_s_per_token) / p.all_to_all_bandwidth_frac
+    return w.exchange_count * p.all_to_all_s + per_token * tokens
+
+
+def send_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """Activations handed to the next pipeline stage."""
+    crossing = w.send_network_share
+    latency = w.sends * (crossing * p.network_hop_s + (1 - crossing) * p.collective_hop_s)
+    per_token = (
+        w.send_s_per_token / p.collective_bandwidth_frac
+        + w.send_network_s_per_token / p.network_bandwidth_frac
+    )
+    return latency + per_token * tokens
+
+
+def kernels_s(w: Work, p: Parameters) -> Numbers:
+    """Starts, ramps and tails of all kernels of a pass."""
+    return w.kernels * p.kernel_s
+
+
+def engine_s(w: Work, p: Parameters) -> Numbers:
+    """Scheduling, input preparation, sampling and output of one step."""
+    return p.step_s * (1.0 - w.asynchronous * p.step_hidden_frac)
+
+
+def engine_s_per_sequence(w: Work, p: Parameters) -> Numbers:
+    """The share of it that grows with the sequences of the step."""
+    return p.sequence_s * (1.0 - w.asynchronous * p.step_hidden_frac)

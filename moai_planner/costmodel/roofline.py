@@ -1,0 +1,48 @@
+"""An operation takes the longer of computing and moving its bytes, and a share of the shorter.
+
+>>> float(roofline_s(3.0, 1.0, 0.5)), float(roofline_s(1.0, 3.0, 0.0))
+(3.5, 3.0)
+>>> product_s(parameters=1e9, rows=0, half_rows=64, flop_per_s=1e12, frac=0.5)
+0.256
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moai_planner.domain.units import NANO
+
+Numbers = float | np.ndarray
+
+
+def roofline_s(compute_s: Numbers, memory_s: Numbers, unoverlapped_frac: Numbers) -> Numbers:
+    r"""Time of an operation, :math:`\max(a, b) + u \min(a, b)`.
+
+    u = 0 is the classic roofline (Williams et al. 2009), u = 1 one after the other; near the ridge real
+    kernels lie between.
+    """
+    longer = np.maximum(compute_s, memory_s)
+    return longer + unoverlapped_frac * np.minimum(compute_s, memory_s)
+
+
+def product_s(
+    parameters: Numbers, rows: Numbers, half_rows: Numbers, flop_per_s: Numbers, frac: Numbers
+) -> Numbers:
+    r"""Computing of a matrix product whose efficiency saturates with its rows.
+
+    .. math:: e(m) = f \, m / (m + m_{1/2}), \qquad t = 2 p m / (P e(m)) = 2 p (m + m_{1/2}) / (P f)
+
+    Tables of tuned products (bf16 and fp8, MI300X, H100) follow this curve: tiles are padded, and a
+    pipeline fills before it computes.
+    """
+    return 2.0 * parameters * (rows + half_rows) / (flop_per_s * frac)
+
+
+def experts_touched(experts: Numbers, per_token: Numbers, tokens: Numbers) -> Numbers:
+    r"""Expected number of distinct experts that tokens choose, :math:`E (1 - (1 - k/E)^T)`.
+
+    >>> round(float(experts_touched(128, 4, 1)), 6), round(float(experts_touched(128, 4, 64)), 1)
+    (4.0, 111.2)
+    """
+    missed = np.log1p(-np.minimum(per_token / experts, 1 - NANO))
+    return -experts * np.expm1(tokens * missed)

@@ -1,0 +1,143 @@
+"""The cost model's front door: configurations in, step times, memory, transfers, power out.
+
+>>> from moai_planner.costmodel.example import llama_on_h100
+>>> times = step_times(llama_on_h100())
+>>> bool(0.004 < times.decode_step_s(1, 1024) < 0.012)
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from moai_planner.costmodel import operations as op
+from moai_planner.costmodel import step
+from moai_planner.costmodel.arrays import (
+    Work,
+    columns,
+    parameter_columns,
+    parameter_rows,
+    rows,
+    stack,
+    work_of,
+)
+from moai_planner.costmodel.configuration import Configuration
+from moai_planner.costmodel.memory import memory_budget
+from moai_planner.costmodel.transfer import kv_transfer
+from moai_planner.domain.parameters import Parameters
+from moai_planner.domain.step import StepTimes
+
+__all__ = [
+    "Configuration",
+    "Work",
+    "kv_transfer",
+    "memory_budget",
+    "parameter_columns",
+    "stack",
+    "step_times",
+    "step_times_many",
+    "step_times_of",
+    "work_of",
+]
+
+POINTS_PER_OCTAVE = 3
+"""Token counts at which mixed steps are tabled; between them the time is taken as linear."""
+CHUNK = 64
+"""Configurations evaluated together: their intermediates stay in cache."""
+
+
+def step_times(c: Configuration) -> StepTimes:
+    """Step times of one configuration."""
+    return step_times_many([c])[0]
+
+
+def step_times_many(configurations: Sequence[Configuration]) -> list[StepTimes]:
+    """Step times of many configurations at once."""
+    if not configurations:
+        return []
+    work, parameters = columns(configurations)
+    return step_times_of(configurations, work, parameters)
+
+
+def step_times_of(
+    configurations: Sequence[Configuration], work: Work, parameters: Parameters
+) -> list[StepTimes]:
+    """The same from loads that were read before: a fit changes the parameter columns alone.
+
+    `parameters` are columns; basis and interval come from each configuration.
+    """
+    found: list[StepTimes] = []
+    for start in range(0, len(configurations), CHUNK):
+        part = configurations[start : start + CHUNK]
+        stop = start + len(part)
+        found.extend(_tables(part, rows(work, start, stop), parameter_rows(parameters, start, stop)))
+    return found
+
+
+def token_grid(max_num_batched_tokens: int, max_num_seqs: int) -> np.ndarray:
+    """Increasing token counts from 1 to the largest step.
+
+    >>> token_grid(8, 4).tolist()
+    [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]
+    """
+    largest = max(max_num_batched_tokens, max_num_seqs, 2)
+    octaves = np.log2(largest)
+    points = 2.0 ** np.linspace(0.0, octaves, int(np.ceil(octaves * POINTS_PER_OCTAVE)) + 1)
+    return np.unique(np.append(np.round(points), float(largest)))
+
+
+def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepTimes]:
+    """Evaluate every table of a chunk on common grids, then hand each configuration its own."""
+    engines = [c.engine for c in part]
+    sizes = [step.padded_sizes(e.max_num_seqs, e.graphs) for e in engines]
+    decode = _decode_tables(w, p, engines, sizes)
+    grids = [token_grid(e.max_num_batched_tokens, e.max_num_seqs) for e in engines]
+    mixed = _mixed_tables(w, p, engines, grids)
+    pair = np.broadcast_to(op.pair_s(w, p), (len(part), 1))
+    kv = np.broadcast_to(op.kv_s_per_token(w, p), (len(part), 1))
+    return [
+        StepTimes(
+            decode_s=decode[i],
+            tokens=grids[i],
+            mixed_s=mixed[i],
+            pair_s=float(pair[i, 0]),
+            kv_s=float(kv[i, 0]),
+            stages=c.layout.pp,
+            request_s=float(p.request_s[i, 0]),
+            prompt_token_s=float(p.prompt_token_s[i, 0]),
+            basis=c.parameters.basis,
+            low_frac=c.parameters.low_frac,
+            high_frac=c.parameters.high_frac,
+        )
+        for i, c in enumerate(part)
+    ]
+
+
+def _decode_tables(w: Work, p: Parameters, engines, sizes) -> list[np.ndarray]:
+    """Decode steps are evaluated at the sizes that really run, and the sequences' own cost added."""
+    ran = [np.unique(size) for size in sizes]
+    width = max(len(one) for one in ran)
+    padded = np.array([np.pad(one, (0, width - len(one)), mode="edge") for one in ran], dtype=float)
+    largest = np.array([[step.largest_captured(e.max_num_seqs, e.graphs)] for e in engines])
+    base = step.decode_base_s(w, p, 0.0, padded, padded <= largest)
+    per_sequence = (
+        w.window_tokens * op.window_s_per_token(w, p)
+        + op.state_s_per_sequence(w, p)
+        + op.engine_s_per_sequence(w, p)
+    )
+    tables = []
+    for i, size in enumerate(sizes):
+        table = base[i, np.searchsorted(ran[i], size)] + per_sequence[i, 0] * np.arange(len(size))
+        table[0] = 0.0
+        tables.append(table)
+    return tables
+
+
+def _mixed_tables(w: Work, p: Parameters, engines, grids) -> list[np.ndarray]:
+    width = max(len(grid) for grid in grids)
+    tokens = np.array([np.pad(grid, (0, width - len(grid)), mode="edge") for grid in grids])
+    limit = np.array([[float(e.max_num_seqs)] for e in engines])
+    table = step.mixed_base_s(w, p, tokens, np.minimum(tokens, limit))
+    return [table[i, : len(grid)].copy() for i, grid in enumerate(grids)]
