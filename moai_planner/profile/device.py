@@ -18,18 +18,29 @@ from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.units import MEBI
 
 _PROFILE_OF_NAME = (
+    ("GB300", "gb300_nvl72"),
+    ("GB200", "gb200_nvl72"),
+    ("B300", "b300_sxm"),
+    ("B200", "b200_sxm"),
     ("H200", "h200_sxm"),
     ("H100 PCIe", "h100_pcie"),
     ("H100", "h100_sxm"),
-    ("B200", "b200"),
-    ("B300", "b300"),
-    ("GB200", "gb200"),
-    ("A100", "a100_sxm_80gb"),
+    ("H800", "h800_sxm"),
+    ("H20", "h20"),
+    ("A100-SXM4-40GB", "a100_sxm_40gb"),
+    ("A100-SXM4-80GB", "a100_sxm_80gb"),
     ("L40S", "l40s"),
+    ("L4", "l4"),
+    ("RTX 4090", "rtx_4090"),
+    ("RTX PRO 6000", "rtx_pro_6000"),
     ("MI300X", "mi300x"),
     ("MI308X", "mi308x"),
     ("MI325X", "mi325x"),
+    ("MI350X", "mi350x"),
     ("MI355X", "mi355x"),
+    ("MI250X", "mi250x"),
+    ("MI250", "mi250"),
+    ("MI210", "mi210"),
 )
 """Words in a device's own name → accelerator profile; the first that occurs decides."""
 

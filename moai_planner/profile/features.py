@@ -143,3 +143,26 @@ def _attention_work(precision_id: str, part: Attention, shape: StepShape) -> dic
         "prefill_flop": 2 * pairs * part.query_heads * (part.head_size + part.value_head_size) * part.layers,
         "latent": latent,
     }
+
+
+def flop_and_bytes(model: Model, precision_id: str, shape: StepShape) -> tuple[float, float]:
+    """Work of a step for the roofline: products of weights and of attention, weights and KV read once."""
+    rows, sampled = shape.step_tokens, shape.batch + (shape.tokens > 0)
+    head = float(model.hidden_size * model.vocabulary_size)
+    flop, weights, kv_bytes = 2 * sampled * head, head, 0.0
+    for part in model.attention:
+        each = projection_weights(model, part) * part.layers
+        attention = _attention_work(precision_id, part, shape)
+        flop += 2 * rows * each + attention.get("decode_flop", 0) + attention.get("prefill_flop", 0)
+        weights += each
+        kv_bytes += attention.get("decode_kv", 0)
+    for part in model.feed_forward:
+        one = part.matrices * model.hidden_size * part.intermediate_size * part.layers
+        active, read = 1.0, 1.0
+        if part.experts:
+            active, read = part.experts_per_token, experts_touched(part.experts, part.experts_per_token, rows)
+        shared = part.shared_matrices * model.hidden_size * part.shared_intermediate_size * part.layers
+        flop += 2 * rows * (one * active + shared)
+        weights += one * read + shared
+    weight_bytes = bytes_per_element(precision(precision_id).feed_forward_weights)
+    return flop, weights * weight_bytes + kv_bytes

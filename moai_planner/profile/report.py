@@ -35,7 +35,7 @@ def assess(model: Model, precision: str, points: Sequence[MeasuredPoint], seed: 
     """Hold a random fifth out, fit the rest, predict the fifth."""
     seconds = {point.shape: point.seconds for point in points}
     held = sweep.held_out(seconds, seed)
-    kept = fit.Observations(model, precision, {s: value for s, value in seconds.items() if s not in held})
+    kept = fit.observe(model, precision, points).without(held)
     costs = fit.fit([kept])
     shapes = list(seconds)
     modelled = fit.modelled_s(costs, model, precision, shapes)

@@ -27,6 +27,9 @@ from moai_planner.profile.engine import (
 from moai_planner.profile.interpolate import interpolate
 from moai_planner.profile.journal import Journal, Visit
 
+Advance = Callable[[float, str], None]
+"""Told after each visit: seconds left of the budget, what was visited."""
+
 _REFINE_SHARE = 0.75
 "New points are added until this part of the budget is gone; the rest narrows intervals."
 _REFINE_ERROR_FRAC = 0.03
@@ -48,7 +51,7 @@ class Task:
 def measure(
     task: Task,
     journal: Journal,
-    advance: Callable[..., None],
+    advance: Advance,
     start_engine: Callable[[EngineSettings], SteppedEngine] = start,
 ) -> None:
     """Fill the journal with the shard's points."""
@@ -112,7 +115,7 @@ def _coarse(
     journal: Journal,
     grid: tuple[StepShape, ...],
     deadline: _Deadline,
-    advance: Callable[..., None],
+    advance: Advance,
 ) -> None:
     generator = np.random.default_rng(task.seed)
     for visits in range(1, sweep.MIN_VISITS + 1):
@@ -128,7 +131,7 @@ def _refine(
     journal: Journal,
     limits: sweep.Limits,
     deadline: _Deadline,
-    advance: Callable[..., None],
+    advance: Advance,
 ) -> None:
     while deadline.left_s() > (1 - _REFINE_SHARE) * task.budget_s:
         seconds = {shape: point.seconds for shape, point in points(journal, task.shard).items()}
@@ -148,7 +151,7 @@ def _interpolate_log(known: Mapping[StepShape, float], shape: StepShape) -> floa
 
 
 def _repeat(
-    engine: SteppedEngine, task: Task, journal: Journal, deadline: _Deadline, advance: Callable[..., None]
+    engine: SteppedEngine, task: Task, journal: Journal, deadline: _Deadline, advance: Advance
 ) -> None:
     while deadline.left_s() > 0:
         wide = {
@@ -176,7 +179,7 @@ def _visit(
     journal: Journal,
     shape: StepShape,
     deadline: _Deadline,
-    advance: Callable[..., None],
+    advance: Advance,
 ) -> None:
     if (task.shard, shape) in journal.edges:
         return
@@ -200,7 +203,7 @@ def _visit(
         )
     )
     journal.add_visit(task.shard, shape, visit, time.monotonic() - began)
-    advance(1, f"{shape.phase} {shape.tokens or shape.batch}, {max(0.0, deadline.left_s()):.0f} s left")
+    advance(deadline.left_s(), f"{shape.phase} {shape.tokens or shape.batch}")
 
 
 def points(journal: Journal, shard: Shard) -> dict[StepShape, MeasuredPoint]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def device_facts(request: Request, device: devices.Device, engine_version: str) 
     }
 
 
-def profile_device(request: Request, device: devices.Device, advance: Callable[..., None]) -> Outcome:
+def profile_device(request: Request, device: devices.Device, advance: run.Advance) -> Outcome:
     """Measure what the request asks for, merge it with what is there, and return it (nothing is written)."""
     version = devices.require_engine(device.platform)
     facts = device_facts(request, device, version)
@@ -205,7 +205,7 @@ def _measure_shards(
     facts: Mapping[str, Any],
     limits: sweep.Limits,
     journal: Journal,
-    advance: Callable[..., None],
+    advance: run.Advance,
 ) -> None:
     if not journal.ceilings:
         import time
