@@ -89,6 +89,8 @@ class Parameters:
     "A step takes at least this fraction of the prediction (80 % interval)."
     high_frac: float = 1.6
     "… and at most this fraction."
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    "Metric (`tpot_s`, `ttft_s`, `total_tokens_per_s` …) → low and high factor, where residuals are known."
     sources: Mapping[str, Source] = field(default_factory=lambda: {"*": ASSUMED})
     "Field → where its number is from; `*` for all others."
     note: str = ""

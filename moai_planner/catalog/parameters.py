@@ -1,0 +1,123 @@
+"""Which parameters the cost model uses for an accelerator, an engine and a precision.
+
+Files in `hardware_profiles/parameters/`: `assumed/` by platform or architecture, `calibrated/` written
+by `calibrate`. The nearest calibrated set wins; each step away from an exact match (another number
+format, another device of the architecture, another engine, the same platform only) widens the interval and weakens the
+basis. Fields a calibrated file leaves out come from the assumed sets.
+
+>>> from moai_planner.catalog.accelerators import accelerator
+>>> from moai_planner.domain.precision import precision
+>>> 0 < parameters_for(accelerator("h100_sxm"), "vllm", precision("fp8")).matmul_frac <= 1
+True
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from moai_planner.catalog.parameter_file import ParameterSet, read_parameter_file
+from moai_planner.catalog.paths import data_root
+from moai_planner.domain.accelerator import Accelerator
+from moai_planner.domain.parameters import Parameters, widened
+from moai_planner.domain.precision import Precision
+from moai_planner.domain.provenance import Basis
+
+FOLDER = "hardware_profiles/parameters"
+
+_OTHER_FORMAT, _OTHER_DEVICE, _OTHER_ENGINE, _OTHER_ARCHITECTURE = 0.25, 0.4, 0.5, 0.8
+"""How much each difference widens the interval (exponent on its ends; assumed until measured)."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What parameters are asked for."""
+
+    accelerator: str
+    architecture: str
+    platform: str
+    engine: str
+    number_format: str
+
+
+def parameters_for(
+    accelerator: Accelerator, engine: str, precision: Precision, folder: Path | None = None
+) -> Parameters:
+    """The nearest parameters there are; never fails, and says in `note` and `basis` what it found."""
+    root = Path(folder) if folder else data_root() / FOLDER
+    wanted = Wanted(accelerator.id, accelerator.architecture, accelerator.platform, engine, precision.id)
+    return _parameters_for(wanted, root)
+
+
+def clear_cache() -> None:
+    """Forget files read before (after `calibrate` wrote new ones)."""
+    _parameters_for.cache_clear()
+    _sets.cache_clear()
+
+
+@lru_cache(maxsize=512)
+def _parameters_for(wanted: Wanted, root: Path) -> Parameters:
+    base = _assumed(wanted, _sets(root / "assumed"))
+    near = [(_distance(wanted, found), found.file, found) for found in _sets(root / "calibrated")]
+    near = [candidate for candidate in near if candidate[0] is not None]
+    if not near:
+        return base
+    distance, _, found = min(near, key=lambda candidate: candidate[:2])
+    own = _overlay(base, found)
+    if distance == 0:
+        return replace(own, basis=found.basis, note=found.describe())
+    basis = Basis.ANALYTIC if found.architecture != wanted.architecture else Basis.EXTRAPOLATED
+    note = f"{found.describe()}, used for {wanted.accelerator} {wanted.engine} {wanted.number_format}"
+    return replace(
+        widened(own, 1 + distance, basis, note),
+        intervals={
+            metric: (low ** (1 + distance), high ** (1 + distance))
+            for metric, (low, high) in own.intervals.items()
+        },
+    )
+
+
+@lru_cache(maxsize=16)
+def _sets(folder: Path) -> tuple[ParameterSet, ...]:
+    return tuple(read_parameter_file(path) for path in sorted(folder.glob("*.yaml")))
+
+
+def _assumed(wanted: Wanted, sets: tuple[ParameterSet, ...]) -> Parameters:
+    """Defaults, then the platform's set, then the architecture's, then the device's, each over the last."""
+    parameters = Parameters()
+    for found in sorted(sets, key=lambda s: (s.level, s.file)):
+        if found.covers(wanted.accelerator, wanted.architecture, wanted.platform) and found.serves(
+            wanted.engine, wanted.number_format
+        ):
+            parameters = replace(_overlay(parameters, found), basis=found.basis, note=found.describe())
+    return parameters
+
+
+def _overlay(base: Parameters, found: ParameterSet) -> Parameters:
+    sources = dict(base.sources) | {name: found.source for name in found.values}
+    low_frac, high_frac = found.interval or (base.low_frac, base.high_frac)
+    return replace(
+        base,
+        **found.values,
+        low_frac=low_frac,
+        high_frac=high_frac,
+        intervals=dict(found.intervals),
+        sources=sources,
+    )
+
+
+def _distance(wanted: Wanted, found: ParameterSet) -> float | None:
+    """0 = made for exactly this; None = says nothing about it."""
+    if found.platform != wanted.platform:
+        return None
+    distance = 0.0
+    if found.accelerator != wanted.accelerator:
+        distance += _OTHER_DEVICE
+    if found.architecture != wanted.architecture:
+        distance += _OTHER_ARCHITECTURE
+    if found.engine not in ("any", wanted.engine):
+        distance += _OTHER_ENGINE
+    if found.number_format not in ("any", wanted.number_format):
+        distance += _OTHER_FORMAT
+    return distance
