@@ -40,7 +40,7 @@ def accelerator_ids() -> tuple[str, ...]:
 
 @lru_cache(maxsize=128)
 def accelerator(reference: str, file: str = "accelerator", field: str = "") -> Accelerator:
-    """A shipped id or short name, or the path of an accelerator YAML. `file` and `field` say who asks, for the problem."""
+    """A shipped id, short name or YAML path; `file` and `field` say who asks, for the problem."""
     reference = SHORT_NAMES.get(reference, reference)
     if reference in accelerator_ids():
         return _read(data_root() / FOLDER / f"{reference}.yaml")
