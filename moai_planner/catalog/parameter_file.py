@@ -66,9 +66,9 @@ class ParameterFile(Strict):
     rows: int = Field(default=0, ge=0)
     values: dict[str, float | int]
     interval: Ends | None = None
-    intervals: dict[str, Ends] = {}
-    residuals: dict[str, float | int] = {}
-    field_sources: dict[str, str] = {}
+    intervals: dict[str, Ends] = Field(default_factory=dict)
+    residuals: dict[str, float | int] = Field(default_factory=dict)
+    field_sources: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

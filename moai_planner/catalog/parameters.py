@@ -2,8 +2,8 @@
 
 Files in `hardware_profiles/parameters/`: `assumed/` by platform or architecture, `calibrated/` written
 by `calibrate`. The nearest calibrated set wins; each step away from an exact match (another number
-format, another device of the architecture, another engine, the same platform only) widens the interval and weakens the
-basis. Fields a calibrated file leaves out come from the assumed sets.
+format, another device of the architecture, another engine, the same platform only) widens the interval
+and weakens the basis. Fields a calibrated file leaves out come from the assumed sets.
 
 >>> from moai_planner.catalog.accelerators import accelerator
 >>> from moai_planner.domain.precision import precision

@@ -23,8 +23,10 @@ from moai_planner.costmodel.arrays import (
     stack,
     work_of,
 )
+from moai_planner.costmodel.breakdown import breakdown
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.memory import memory_budget
+from moai_planner.costmodel.power import power_w
 from moai_planner.costmodel.transfer import kv_transfer
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.step import StepTimes
@@ -32,9 +34,11 @@ from moai_planner.domain.step import StepTimes
 __all__ = [
     "Configuration",
     "Work",
+    "breakdown",
     "kv_transfer",
     "memory_budget",
     "parameter_columns",
+    "power_w",
     "stack",
     "step_times",
     "step_times_many",
