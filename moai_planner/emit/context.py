@@ -67,7 +67,7 @@ def _plan(launch: Launch, hosts: list[Context], findings: tuple[Finding, ...]) -
             dict.fromkeys(name for process in launch.processes for name in model_variables(process, launch))
         ),
         "warnings": list(dict.fromkeys(str(f) for f in findings if f.severity == "warn")) + _notices(launch),
-        "assumptions": list(plan.assumptions),
+        "assumptions": [_one_line(line) for line in plan.assumptions],
         "router_table": router_table(launch),
     }
 
@@ -82,8 +82,8 @@ def _front(front: Front) -> Context:
     address = f"{front.host}:{front.port}" if is_loopback(front.host) else str(front.port)
     return {
         "name": front.name,
-        "deployment": front.deployment.name,
-        "model": front.deployment.model_reference,
+        "deployment": _cell(front.deployment.name),
+        "model": _cell(front.deployment.model_reference),
         "upstream": f"lanes_{front.name.replace('-', '_')}",
         "listen": address,
         "url": f"http://{front.host}:{front.port}",
@@ -104,7 +104,7 @@ def _lane_row(router: LaneRouter, front: Front, launch: Launch) -> Context:
     disaggregated = router.lane.kind == "disaggregated"
     decode_policy = load_policy(router.of_role("decode"))
     return {
-        "id": router.lane.id,
+        "id": _cell(router.lane.id),
         "kind": f"{router.lane.kind} ({router.connector})" if disaggregated else router.lane.kind,
         "weight": router.lane.weight,
         "planned": f"{router.lane.share:.2%}",
@@ -127,7 +127,7 @@ def _placement_row(process: Process) -> Context:
         "host": process.host,
         "process": process.name,
         "role": process.instance.role,
-        "accelerator": process.instance.accelerator,
+        "accelerator": _cell(process.instance.accelerator),
         "devices": ", ".join(str(device) for device in process.devices),
         "layout": _layout_text(process.instance.layout, process),
         "port": str(process.ports.api) if process.serves else "–",
@@ -186,8 +186,10 @@ def _process(process: Process, launch: Launch) -> Context:
     devices = ", ".join(str(device) for device in process.devices)
     return {
         "name": process.name,
-        "title": f"{process.name}: {instance.role} of {process.deployment.name} on {process.host}, "
-        f"{instance.accelerator} {devices}, {_layout_text(instance.layout, process)}",
+        "title": _one_line(
+            f"{process.name}: {instance.role} of {process.deployment.name} on {process.host}, "
+            f"{instance.accelerator} {devices}, {_layout_text(instance.layout, process)}"
+        ),
         "arguments": list(engine_arguments(process, launch).items()),
         "environment": engine_environment(process, launch),
         "model_variables": model_variables(process, launch),
@@ -212,6 +214,18 @@ def _shared_folder(process: Process, launch: Launch) -> str:
 def _router(router: LaneRouter, launch: Launch) -> Context:
     return {
         "name": router.name,
-        "title": f"router of lane {router.lane.id} ({router.lane.kind}) of {router.deployment.name}",
+        "title": _one_line(
+            f"router of lane {router.lane.id} ({router.lane.kind}) of {router.deployment.name}"
+        ),
         "arguments": router_arguments(router, launch.options.affinity),
     }
+
+
+def _one_line(text: str) -> str:
+    """For comments, which end with their line."""
+    return " ".join(text.split())
+
+
+def _cell(text: str) -> str:
+    """For a table of Markdown."""
+    return _one_line(text).replace("|", "\\|")

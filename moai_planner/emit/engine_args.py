@@ -69,7 +69,8 @@ def model_location(process: Process, launch: Launch) -> str:
     """Where the engine finds the weights: the user's word, else the plan's."""
     paths = launch.options.model_paths
     deployment = process.deployment
-    return paths.get(deployment.name) or paths.get("") or deployment.model_reference
+    given = paths.get(deployment.name) or paths.get("") or deployment.model_reference
+    return given.removesuffix("/config.json")
 
 
 def _server(process: Process, launch: Launch) -> Arguments:

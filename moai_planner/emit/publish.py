@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,32 +34,39 @@ def manifest(files: tuple[RenderedFile, ...], facts: dict[str, Any]) -> Rendered
 
 def publish(files: tuple[RenderedFile, ...], out: Path, force: bool = False) -> None:
     """Replace `out` by the files. InputError when it holds what is not ours, unless `force`."""
-    out = Path(os.path.abspath(out))
+    out = Path(os.path.realpath(out))
     earlier = _earlier_files(out, force)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     except OSError as error:
         raise _unwritable(out, error) from error
+    fresh, old = beside / "fresh", beside / "old"
     try:
-        fresh = beside / "fresh"
         for file in files:
             _write(fresh / file.path, file)
-        old = beside / "old"
-        if out.exists():
-            os.rename(out, old)
-        try:
-            os.rename(fresh, out)
-        except OSError:
-            if old.exists():
-                os.rename(old, out)
-            raise
+        _swap(fresh, out, old)
         if old.exists():
             _keep_the_rest(old, out, earlier)
+            shutil.rmtree(old)
     except OSError as error:
         raise _unwritable(out, error) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
+        with suppress(OSError):
+            beside.rmdir()  # stays, with the old tree in it, only when that could not be moved along
+
+
+def _swap(fresh: Path, out: Path, old: Path) -> None:
+    """`fresh` takes the place of `out`, which moves to `old`; on failure `out` is as before."""
+    if out.exists():
+        os.rename(out, old)
+    try:
+        os.rename(fresh, out)
+    except BaseException:
+        if old.exists():
+            os.rename(old, out)
+        raise
 
 
 def _earlier_files(out: Path, force: bool) -> set[str]:
@@ -109,9 +117,11 @@ def _keep_the_rest(old: Path, out: Path, earlier: set[str]) -> None:
         for name in names:
             source = Path(folder) / name
             relative = source.relative_to(old)
-            destination = out / relative
-            if relative.as_posix() in earlier or destination.exists():
+            if relative.as_posix() in earlier:
                 continue
+            destination = out / relative
+            while destination.exists():
+                destination = destination.with_name(destination.name + ".kept")
             destination.parent.mkdir(parents=True, exist_ok=True)
             os.rename(source, destination)
 

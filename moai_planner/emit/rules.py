@@ -7,12 +7,13 @@ llm-d's operations page.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from moai_planner.domain.layout import capture_sizes
-from moai_planner.emit.engine_args import expert_arguments, number_formats
+from moai_planner.emit.engine_args import expert_arguments, model_location, number_formats
 from moai_planner.emit.launch import Launch, Process
 from moai_planner.emit.platforms import ACCELERATOR_NOTES, CPU_BLOCK_TOKENS, PLATFORMS
 
@@ -161,6 +162,17 @@ def weights_as_planned(process: Process, launch: Launch) -> Iterator[Finding]:
     yield warn("V12", f"deployment {deployment.name}", message)
 
 
+def weights_found_anywhere(process: Process, launch: Launch) -> Iterator[Finding]:
+    """A repository name or an absolute path means the same on every host."""
+    location = model_location(process, launch)
+    if location.startswith("/") or re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", location):
+        return
+    message = (
+        f"{location!r} is neither a repository name nor an absolute path: set it with --model-path or MODEL"
+    )
+    yield warn("V16", f"deployment {process.deployment.name}", message)
+
+
 def platform_notes(process: Process, launch: Launch) -> Iterator[Finding]:
     """What the operator adds by hand on platforms outside the engine's main build."""
     for note in (
@@ -201,5 +213,6 @@ INSTANCE_RULES: tuple[Callable[[Process, Launch], Iterator[Finding]], ...] = (
     v09_memory_fraction,
     v10_block_fits_backend,
     weights_as_planned,
+    weights_found_anywhere,
     platform_notes,
 )

@@ -5,6 +5,7 @@ Found before anything is derived from the plan, so that later code may index wit
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ from moai_planner.domain.errors import Problem
 from moai_planner.domain.plan import FORMAT, Instance, Lane, Plan, PoolUse
 from moai_planner.emit.platforms import PLATFORMS
 
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 ROLES_OF_KIND = {"mixed": {"mixed"}, "disaggregated": {"prefill", "decode"}}
 
 
@@ -149,6 +151,15 @@ def _devices_once(plan: Plan) -> Iterator[Problem]:
                         yield _problem(where, f"{other}, {user}", "used twice; a device serves one copy")
 
 
+def _hosts_addressable(plan: Plan) -> Iterator[Problem]:
+    """Hosts go into URLs and commands; a name or an IPv4 address is safe there."""
+    used = {instance.pool for instance in plan.instances}
+    for pool in plan.pools:
+        for host in pool.hosts if pool.name in used else ():
+            if not _HOST.fullmatch(host):
+                yield _problem(f"pools[{pool.name}].hosts", host, "write a host name or an IPv4 address")
+
+
 def _hosts_one_pool(plan: Plan) -> Iterator[Problem]:
     """Device numbers are per pool, so two device pools cannot share a machine (CPUs and loopback may)."""
     used = {instance.pool for instance in plan.instances}
@@ -176,5 +187,6 @@ CHECKS = (
     _pools_known,
     _placements_match,
     _devices_once,
+    _hosts_addressable,
     _hosts_one_pool,
 )

@@ -51,11 +51,13 @@ def test_logs_and_notes_survive(tmp_path):
 def test_a_foreign_folder_is_refused_and_kept(tmp_path):
     """Law: a folder without our manifest is written only by force, and keeps its files even then."""
     (tmp_path / "mine").write_text("precious")
+    (tmp_path / "README.md").write_text("my own")
     with pytest.raises(InputError, match="not empty and not ours"):
         emit(golden_plan(), "bash", tmp_path)
-    assert tree(tmp_path) == {"mine": b"precious"}
+    assert tree(tmp_path) == {"mine": b"precious", "README.md": b"my own"}
     emit(golden_plan(), "bash", tmp_path, force=True)
     assert (tmp_path / "mine").read_text() == "precious"
+    assert (tmp_path / "README.md.kept").read_text() == "my own"
     assert (tmp_path / "manifest.json").exists()
 
 
@@ -67,6 +69,20 @@ def test_edited_files_are_not_overwritten_unasked(tmp_path):
         emit(golden_plan(), "bash", tmp_path / "out")
     emit(golden_plan(), "bash", tmp_path / "out", force=True)
     assert (tmp_path / "out/lib.sh").read_text() != "# mine"
+
+
+def test_a_failed_emission_leaves_the_old_one(tmp_path, monkeypatch):
+    """Law: when writing fails, the folder is as it was and nothing lies beside it."""
+    emit(golden_plan(), "bash", tmp_path / "out")
+    before = tree(tmp_path)
+
+    def full(path, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("moai_planner.emit.publish._write", full)
+    with pytest.raises(InputError, match="No space left"):
+        emit(loopback_plan(), "bash", tmp_path / "out")
+    assert tree(tmp_path) == before
 
 
 def test_places_that_cannot_be_written(tmp_path):

@@ -136,6 +136,7 @@ def test_expert_counts_must_split():
         (lambda p: replace(p, lanes=(), instances=()), "nothing to emit"),
         (lambda p: replace(p, pools=(replace(p.pools[0], platform="lpu"),)), "no build for LPUs"),
         (lambda p: replace(p, pools=(replace(p.pools[0], platform="abacus"),)), "known platforms"),
+        (lambda p: replace(p, pools=(replace(p.pools[0], hosts=("a; reboot",)),)), "write a host name"),
     ],
 )
 def test_a_plan_that_is_not_whole_is_refused(change, said):
@@ -205,3 +206,36 @@ def test_an_unknown_target_gets_a_suggestion():
     """A misspelt target names the nearest."""
     with pytest.raises(InputError, match="did you mean bash"):
         compile_plan(golden_plan(), "bsh", Path("out"))
+
+
+@pytest.mark.parametrize(
+    "reference, found, warned",
+    [
+        ("openai/gpt-oss-120b", "openai/gpt-oss-120b", False),
+        ("/models/tiny/config.json", "/models/tiny", False),
+        ("./tiny", "./tiny", True),
+        ("dense-100m", "dense-100m", True),
+    ],
+)
+def test_weights_location_means_the_same_everywhere(reference, found, warned):
+    """V16: a folder for a configuration file; a warning where hosts would look in different places."""
+    plan = loopback_plan()
+    plan = replace(plan, deployments=(replace(plan.deployments[0], model_reference=reference),))
+    report = compile_plan(plan, "bash", Path("out"))
+    assert ("V16" in "\n".join(report.warnings)) == warned
+    texts = [f.content.decode() for f in report.files if f.path.endswith("config.yaml")]
+    assert all(f"model: {found}\n" in text for text in texts)
+
+
+def test_names_with_line_breaks_stay_in_their_comment():
+    """Law: no name ends a comment and becomes a command."""
+    plan = loopback_plan()
+    evil = "chat\nrm -rf nothing"
+    plan = replace(
+        plan,
+        deployments=(replace(plan.deployments[0], name=evil),),
+        instances=tuple(replace(i, deployment=evil) for i in plan.instances),
+        lanes=tuple(replace(x, deployment=evil) for x in plan.lanes),
+    )
+    for file in compile_plan(plan, "bash", Path("out")).files:
+        assert not any(line.startswith("rm -rf") for line in file.content.decode().splitlines()), file.path

@@ -14,3 +14,10 @@ source "$root/lib.sh"
 stop_groups front
 stop_groups router-chat-h200
 stop_groups chat-h200-prefill-0 chat-h200-prefill-1 chat-h200-decode-0
+# What an earlier plan started under other names.
+for file in "$state"/*.pid; do
+  if [[ -e $file ]]; then
+    name=${file##*/}
+    stop_groups "${name%.pid}"
+  fi
+done

@@ -13,3 +13,10 @@ fi
 source "$root/lib.sh"
 stop_groups router-reason-h200
 stop_groups reason-h200-0-node0
+# What an earlier plan started under other names.
+for file in "$state"/*.pid; do
+  if [[ -e $file ]]; then
+    name=${file##*/}
+    stop_groups "${name%.pid}"
+  fi
+done

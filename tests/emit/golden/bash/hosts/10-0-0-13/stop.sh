@@ -12,3 +12,10 @@ fi
 # shellcheck source=/dev/null
 source "$root/lib.sh"
 stop_groups reason-h200-0-node1
+# What an earlier plan started under other names.
+for file in "$state"/*.pid; do
+  if [[ -e $file ]]; then
+    name=${file##*/}
+    stop_groups "${name%.pid}"
+  fi
+done

@@ -13,3 +13,10 @@ fi
 source "$root/lib.sh"
 stop_groups router-chat-mi300x
 stop_groups chat-mi300x-0 chat-mi300x-1
+# What an earlier plan started under other names.
+for file in "$state"/*.pid; do
+  if [[ -e $file ]]; then
+    name=${file##*/}
+    stop_groups "${name%.pid}"
+  fi
+done
