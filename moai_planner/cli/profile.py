@@ -17,6 +17,7 @@ def profile(
     ] = "",
     tp: Annotated[str, typer.Option(help="Tensor-parallel shards to measure, each on one device.")] = "1",
     ep: Annotated[int, typer.Option(help="Expert-parallel degree: a rank holds 1/ep of the experts.")] = 1,
+    layers: Annotated[int, typer.Option(help="Only the first layers of the model; 0 = all.")] = 0,
     precision: Annotated[str, typer.Option(help="Number format of the weights.")] = "bf16",
     budget: Annotated[str, typer.Option(help="Time to spend, like 90s or 15m.")] = "15m",
     out: Annotated[Path, typer.Option(help="Folder of measured profiles.")] = Path(
@@ -43,7 +44,7 @@ def profile(
 
     from moai_planner.cli.output import note, progress
     from moai_planner.profile import device as devices
-    from moai_planner.profile import session
+    from moai_planner.profile import results, session
 
     device = devices.detect()
     if accelerator == "cpu" and device.platform != "cpu":
@@ -51,7 +52,7 @@ def profile(
     if accelerator or not device.accelerator:
         device = changed(device, accelerator=accelerator or "unknown")
     request = _request(
-        model, name, tp, ep, precision, budget, out, (max_tokens, max_batch, max_context), date, seed, eager,
+        model, name, tp, ep, layers, precision, budget, out, (max_tokens, max_batch, max_context), date, seed, eager,
         replace, device.platform,
     )  # fmt: skip
     if dry_run:
@@ -60,10 +61,48 @@ def profile(
     devices.require_engine(device.platform)
     for other in devices.other_users(device.platform):
         note(f"the device is in use by others, times will be noisy: {other}")
-    with progress(None, "profile") as advance:
-        outcome = session.profile_device(request, device, advance)
-    _write(outcome)
-    _print_outcome(outcome, as_json)
+    with progress(100, f"profile {request.model}") as advance:
+        outcome = session.profile_device(request, device, _by_budget(advance, request.budget_s))
+    found = results.assess_outcome(outcome, _read_model, request.seed)
+    _write(outcome, found)
+    looped = _closed_loop(request, device, outcome, found) if serve else None
+    _print_outcome(outcome, found, looped, as_json)
+    if looped and not all(row["within"] for row in looped["rows"]):
+        raise typer.Exit(3)
+
+
+def _by_budget(advance, budget_s):
+    """Progress in hundredths of the budget, from the seconds that are left of it."""
+    shown = 0
+
+    def step(left_s: float, note: str) -> None:
+        nonlocal shown
+        done = max(shown, min(100, int(100 * (1 - left_s / budget_s))))
+        advance(done - shown, f"{note}, {max(0.0, left_s):.0f} s left")
+        shown = done
+
+    return step
+
+
+def _read_model(config):
+    """A Hugging Face config as the catalog reads it."""
+    from moai_planner.catalog import models
+    from moai_planner.domain.provenance import ASSUMED
+    from moai_planner.profile.session import config_digest
+
+    return models.read_model(dict(config), config_digest(config), "config.json", ASSUMED)
+
+
+def _closed_loop(request, device, outcome, found):
+    """Run it, and keep its rows beside the fit."""
+    from moai_planner.cli.output import write_text
+    from moai_planner.cli.profile_serve import closed_loop
+    from moai_planner.profile import table
+
+    looped = closed_loop(request, device, outcome, found, _read_model)
+    found.meta["models"][outcome.csv.stem]["closed_loop"] = looped
+    write_text(outcome.csv.parent / "meta.yaml", table.meta_text(found.meta))
+    return looped
 
 
 def _wrong_device(name: str):
@@ -74,7 +113,9 @@ def _wrong_device(name: str):
     )
 
 
-def _request(model, name, tp, ep, precision, budget, out, limits, date, seed, eager, replace, platform):
+def _request(
+    model, name, tp, ep, layers, precision, budget, out, limits, date, seed, eager, replace, platform
+):
     """Read the flags; all problems at once."""
     import datetime
 
@@ -107,6 +148,10 @@ def _request(model, name, tp, ep, precision, budget, out, limits, date, seed, ea
     except ValueError:
         problems.append(Problem("--date", "", date, "write it like 2026-11-21"))
     stem, config = _config(model, problems)
+    if layers < 0:
+        problems.append(Problem("--layers", "", str(layers), "zero or more"))
+    elif layers and config:
+        stem, config = f"{stem}-{layers}layers", _first_layers(config, layers)
     for flag, value in zip(("--max-tokens", "--max-batch", "--max-context"), limits, strict=True):
         if value < 0:
             problems.append(Problem(flag, "", str(value), "zero or more"))
@@ -132,7 +177,7 @@ def _config(model, problems):
     """Name of the table and Hugging Face config of a small model, a path or a shipped model."""
     import json
 
-    from moai_planner.domain.errors import Problem
+    from moai_planner.domain.errors import InputError, Problem
     from moai_planner.profile.small_models import SMALL_MODELS
 
     if model in SMALL_MODELS:
@@ -148,9 +193,37 @@ def _config(model, problems):
         except (OSError, ValueError) as error:
             problems.append(Problem(str(file), "", str(error)[:80], "give a config.json"))
             return "", {}
-    known = ", ".join(SMALL_MODELS)
-    problems.append(Problem("--model", "", model, f"a path to a config.json, or one of {known}"))
-    return "", {}
+    try:
+        return _shipped_config(model)
+    except InputError as error:
+        known = ", ".join(SMALL_MODELS)
+        problems.extend(error.problems)
+        problems.append(Problem("--model", "", model, f"or one made for measuring: {known}"))
+        return "", {}
+
+
+def _first_layers(config, layers):
+    """The config of a model that ends after its first layers (a stand-in for one too large for the device)."""
+    part = {**config, "num_hidden_layers": layers}
+    if isinstance(part.get("layer_types"), list):
+        part["layer_types"] = part["layer_types"][:layers]
+    return part
+
+
+def _shipped_config(reference):
+    """The Hugging Face keys of a shipped model: enough for an engine with dummy weights."""
+    import json
+
+    from moai_planner.catalog import models
+    from moai_planner.catalog.paths import MODEL_CONFIGS
+
+    name = models.model(reference, "--model").id
+    config = {"same_as": name}
+    while "same_as" in config:
+        file = MODEL_CONFIGS / f"{config.pop('same_as').replace('/', '--')}.json"
+        config = {**json.loads(file.read_text()), **config}
+    config.pop("source", None)
+    return name.rpartition("/")[2], config
 
 
 def _print_sweep(rows, request, device, as_json) -> None:
@@ -192,31 +265,85 @@ def _print_sweep(rows, request, device, as_json) -> None:
     )
 
 
-def _write(outcome) -> None:
+def _write(outcome, found) -> None:
     from moai_planner.cli.output import write_text
     from moai_planner.profile import session, table
 
     write_text(outcome.csv, table.csv_text(outcome.points, outcome.edges))
-    write_text(outcome.csv.parent / "meta.yaml", table.meta_text(outcome.meta))
+    write_text(outcome.csv.parent / "meta.yaml", table.meta_text(found.meta))
+    for name, svg in found.pictures.items():
+        write_text(outcome.csv.parent / name, svg)
     session.journal_path(outcome).unlink()
 
 
-def _print_outcome(outcome, as_json) -> None:
+def _print_outcome(outcome, found, looped, as_json) -> None:
+    from moai_planner.cli.output import print_json, print_table
+    from moai_planner.cli.profile_serve import print_closed_loop
+
+    entry = found.meta["models"][outcome.csv.stem]
+    if as_json:
+        print_json(
+            {
+                "csv": str(outcome.csv),
+                "points": {f"tp{s.tp}-ep{s.ep}": len(p) for s, p in outcome.points.items()},
+                "resumed_lines": outcome.resumed,
+                "new_visits": outcome.new_visits,
+                "fit": entry["fit"],
+                "transfer": {name: dict(row) for name, row in found.transfer.items()},
+                "closed_loop": looped,
+            }
+        )
+        return
+    for shard, points in outcome.points.items():
+        _print_points(shard, points, found.assessments.get(shard))
+    rows = [
+        (shard, phase, row["points"], *(f"{100 * row[key]:.1f}%" for key in _HELD_OUT_KEYS))
+        for shard, fit in entry["fit"].items()
+        for phase, row in fit["held_out"].items()
+    ]
+    print_table(
+        "Held-out points: a random fifth, never fitted",
+        ("shard", "phase", "points", "median error", "largest", "noise of a visit"),
+        rows,
+    )
+    if found.transfer:
+        print_table(
+            "Transfer: each model predicted from the operators of the others",
+            ("model", "phase", "median error"),
+            [(m, phase, f"{100 * e:.1f}%") for m, row in found.transfer.items() for phase, e in row.items()],
+        )
+    if looped:
+        print_closed_loop(looped)
+    written = ", ".join([outcome.csv.name, "meta.yaml", *found.pictures])
+    print_table("", ("written to", "files"), [(str(outcome.csv.parent), written)])
+
+
+_HELD_OUT_KEYS = ("median_error_frac", "largest_error_frac", "median_noise_frac")
+
+
+def _print_points(shard, points, assessment) -> None:
     from moai_planner.cli.output import print_table
     from moai_planner.domain import units
 
     rows = []
-    for shard, points in outcome.points.items():
-        for p in points:
-            s = p.shape
-            rows.append(
-                (
-                    shard.tp, s.phase, s.tokens, s.batch, s.context_tokens, units.show(p.seconds, "s"),
-                    f"±{50 * (p.high_s - p.low_s) / p.seconds:.1f}%", f"{100 * p.noise_frac:.1f}%", p.repeats,
-                )
-            )  # fmt: skip
+    for p in points:
+        s = p.shape
+        modelled = assessment.modelled_s[s] if assessment else None
+        rows.append(
+            (
+                s.phase, s.tokens, s.batch, s.context_tokens, units.show(p.seconds, "s"),
+                f"±{50 * (p.high_s - p.low_s) / p.seconds:.1f}%", f"{100 * p.noise_frac:.1f}%", p.repeats,
+                units.show(modelled, "s") if modelled else "",
+                f"{100 * (modelled / p.seconds - 1):+.1f}%" if modelled else "",
+                "yes" if assessment and s in assessment.held_out else "",
+            )
+        )  # fmt: skip
     print_table(
-        str(outcome.csv),
-        ("tp", "phase", "tokens", "batch", "context", "step", "interval", "noise", "visits"),
+        f"Step times of a tp {shard.tp}, ep {shard.ep} rank",
+        (
+            "phase", "tokens", "batch", "context", "measured", "interval", "noise", "visits", "modelled",
+            "off", "held out",
+        ),
         rows,
-    )
+        notes=("modelled: operator costs alone, fitted to the points that were not held out",),
+    )  # fmt: skip

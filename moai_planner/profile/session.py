@@ -20,6 +20,7 @@ from moai_planner.domain.measured import MeasuredPoint, Shard, StepShape
 from moai_planner.profile import device as devices
 from moai_planner.profile import run, sweep, table
 from moai_planner.profile.engine import EngineSettings
+from moai_planner.profile.front_door import ServeSettings
 from moai_planner.profile.journal import Journal, open_journal
 from moai_planner.profile.shard import divide
 
@@ -247,6 +248,15 @@ def _engine_settings(
         graphs=limits.graphs,
         seed=request.seed,
     )
+
+
+def serve_settings(request: Request, device: devices.Device, folder: Path) -> ServeSettings:
+    """The same engine settings for `vllm serve`."""
+    own = _engine_settings(request, device, sweep_limits(request, device), folder)
+    return ServeSettings(
+        folder, own.platform, own.max_model_len, own.max_num_seqs, own.max_num_batched_tokens, own.graphs,
+        own.quantization, own.kv_cache_gib,
+    )  # fmt: skip
 
 
 def quantization(request: Request) -> str:

@@ -12,7 +12,7 @@ def small_model(name: str) -> Model:
     heads, layers = c["num_attention_heads"], c["num_hidden_layers"]
     if "kv_lora_rank" in c:
         attention = Attention(
-            "mla", layers, heads, heads, c["qk_nope_head_dim"] + c["qk_rope_head_dim"], c["v_head_dim"],
+            "mla", layers, heads, 1, c["qk_nope_head_dim"] + c["qk_rope_head_dim"], c["v_head_dim"],
             kv_lora_rank=c["kv_lora_rank"], qk_rope_head_size=c["qk_rope_head_dim"],
         )  # fmt: skip
     else:
