@@ -3,7 +3,8 @@
 Files in `hardware_profiles/parameters/`: `assumed/` by platform or architecture, `calibrated/` written
 by `calibrate`. The nearest calibrated set wins; each step away from an exact match (another number
 format, another device of the architecture, another engine, the same platform only) widens the interval
-and weakens the basis. Fields a calibrated file leaves out come from the assumed sets.
+and weakens the basis. What crosses such a step is the correction, calibrated over assumed: a device with
+other assumed efficiencies keeps its difference. Fields a calibrated file leaves out come from the assumed sets.
 
 >>> from moai_planner.catalog.accelerators import accelerator
 >>> from moai_planner.domain.precision import precision
@@ -20,7 +21,7 @@ from pathlib import Path
 from moai_planner.catalog.parameter_file import ParameterSet, read_parameter_file
 from moai_planner.catalog.paths import data_root
 from moai_planner.domain.accelerator import Accelerator
-from moai_planner.domain.parameters import Parameters, widened
+from moai_planner.domain.parameters import BOUNDS, Parameters, widened
 from moai_planner.domain.precision import Precision
 from moai_planner.domain.provenance import Basis
 
@@ -64,18 +65,37 @@ def _parameters_for(wanted: Wanted, root: Path) -> Parameters:
     if not near:
         return base
     distance, _, found = min(near, key=lambda candidate: candidate[:2])
-    own = _overlay(base, found)
     if distance == 0:
-        return replace(own, basis=found.basis, note=found.describe())
-    basis = Basis.ANALYTIC if found.architecture != wanted.architecture else Basis.EXTRAPOLATED
-    note = f"{found.describe()}, used for {wanted.accelerator} {wanted.engine} {wanted.number_format}"
-    return replace(
-        widened(own, 1 + distance, basis, note),
-        intervals={
-            metric: (low ** (1 + distance), high ** (1 + distance))
-            for metric, (low, high) in own.intervals.items()
-        },
+        return replace(_overlay(base, found), basis=found.basis, note=found.describe())
+    return _carried_over(base, wanted, found, distance, _sets(root / "assumed"))
+
+
+def _carried_over(
+    base: Parameters, wanted: Wanted, found: ParameterSet, distance: float, assumed: tuple[ParameterSet, ...]
+) -> Parameters:
+    """`base` corrected as `found` corrects the assumptions for its own device and format."""
+    own = Wanted(
+        found.accelerator,
+        found.architecture,
+        found.platform,
+        found.engine if found.engine != "any" else wanted.engine,
+        found.number_format if found.number_format != "any" else wanted.number_format,
     )
+    before = _assumed(own, assumed)
+    corrected = {
+        name: BOUNDS[name].clipped(getattr(base, name) * value / getattr(before, name))
+        for name, value in found.values.items()
+        if getattr(before, name) > 0
+    }
+    far = found.architecture != wanted.architecture
+    note = f"{found.describe()}, carried over to {wanted.accelerator} {wanted.engine} {wanted.number_format}"
+    moved = _overlay(base, replace(found, values=corrected))
+    wider = widened(moved, 1 + distance, Basis.ANALYTIC if far else Basis.EXTRAPOLATED, note)
+    intervals = {
+        metric: (low ** (1 + distance), high ** (1 + distance))
+        for metric, (low, high) in moved.intervals.items()
+    }
+    return replace(wider, intervals=intervals)
 
 
 @lru_cache(maxsize=16)

@@ -83,6 +83,8 @@ class Parameters:
     "Decode steps that overlap with an incoming direct transfer take this much longer."
     staged_slowdown_frac: float = 0.12
     "The same through host memory."
+    draft_accept_frac: float = 0.75
+    "Speculative decoding: chance that a drafted token is kept when the one before it was."
 
     basis: Basis = Basis.ASSUMED
     low_frac: float = 0.6
@@ -107,10 +109,14 @@ class FieldBounds:
     transform: str
     "`log` (a positive scale) or `logit` (a share between the bounds)."
 
+    def clipped(self, value: float) -> float:
+        """The nearest value inside the bounds."""
+        return min(max(value, self.lower), self.upper)
+
     def to_real(self, value: float) -> float:
         """Value inside the bounds → any real number. Values on a bound move a hair inside."""
         if self.transform == "log":
-            return math.log(min(max(value, self.lower), self.upper))
+            return math.log(self.clipped(value))
         share = (value - self.lower) / (self.upper - self.lower)
         share = min(max(share, _EDGE), 1 - _EDGE)
         return math.log(share / (1 - share))
@@ -118,7 +124,7 @@ class FieldBounds:
     def to_value(self, real: float) -> float:
         """Any real number → a value inside the bounds."""
         if self.transform == "log":
-            return min(max(math.exp(min(real, _LARGEST_EXPONENT)), self.lower), self.upper)
+            return self.clipped(math.exp(min(real, _LARGEST_EXPONENT)))
         share = 1 / (1 + math.exp(-min(max(real, -_LARGEST_EXPONENT), _LARGEST_EXPONENT)))
         return self.lower + share * (self.upper - self.lower)
 
@@ -156,24 +162,25 @@ FIELDS: tuple[FieldBounds, ...] = (
     FieldBounds("staged_bandwidth_frac", 0.01, 1.0, "logit"),
     FieldBounds("transfer_slowdown_frac", 0.0, 2.0, "logit"),
     FieldBounds("staged_slowdown_frac", 0.0, 4.0, "logit"),
+    FieldBounds("draft_accept_frac", 0.01, 0.99, "logit"),
 )
 """Every number of `Parameters` that a fit may move, in the order of the class."""
 
 NAMES: tuple[str, ...] = tuple(bounds.name for bounds in FIELDS)
 
-_BOUNDS = {bounds.name: bounds for bounds in FIELDS}
+BOUNDS: dict[str, FieldBounds] = {bounds.name: bounds for bounds in FIELDS}
 
 
 def to_vector(parameters: Parameters, names: Sequence[str] = NAMES) -> np.ndarray:
     """The named fields as unbounded reals, [len(names)]."""
-    return np.array([_BOUNDS[name].to_real(getattr(parameters, name)) for name in names])
+    return np.array([BOUNDS[name].to_real(getattr(parameters, name)) for name in names])
 
 
 def from_vector(
     vector: np.ndarray, base: Parameters | None = None, names: Sequence[str] = NAMES
 ) -> Parameters:
     """`base` with the named fields replaced by the values that the reals stand for."""
-    values = {name: _BOUNDS[name].to_value(float(real)) for name, real in zip(names, vector, strict=True)}
+    values = {name: BOUNDS[name].to_value(float(real)) for name, real in zip(names, vector, strict=True)}
     return replace(base or Parameters(), **values)
 
 
@@ -190,7 +197,7 @@ def out_of_bounds(values: Mapping[str, float]) -> tuple[str, ...]:
     """
     reasons = []
     for name, value in values.items():
-        bounds = _BOUNDS.get(name)
+        bounds = BOUNDS.get(name)
         if bounds is None:
             reasons.append(f"{name}: is not a parameter")
         elif not (isinstance(value, int | float) and bounds.lower <= value <= bounds.upper):
