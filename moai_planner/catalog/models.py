@@ -118,17 +118,17 @@ def _shipped_name(reference: str) -> str:
 @lru_cache(maxsize=256)
 def _shipped(name: str) -> Model:
     document = _shipped_document(name)
-    file = _shipped_path(name)
+    file = shipped_path(name)
     return read_model(document, name, str(file), Source(**document.pop("source")))
 
 
 def _shipped_document(name: str) -> dict[str, Any]:
-    document = _read_json(_shipped_path(name))
+    document = _read_json(shipped_path(name))
     other = document.pop("same_as", None)
     return _shipped_document(other) | document if other else document
 
 
-def _shipped_path(name: str) -> Path:
+def shipped_path(name: str) -> Path:
     return MODEL_CONFIGS / f"{name.replace('/', _SLASH)}.json"
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -48,17 +50,44 @@ def quantity(dimension: str, positive: bool = True) -> Any:
     return Annotated[float, BeforeValidator(read), Field(json_schema_extra=schema)]
 
 
-def validate(model: type[Model], document: Any, file: str, prefix: str = "") -> Model:
+class Nested(ValueError):
+    """Problems found while a field was being resolved. Those with an empty file are of the field itself."""
+
+    def __init__(self, problems: Iterable[Problem]):
+        self.problems = tuple(problems)
+        super().__init__("; ".join(map(str, self.problems)))
+
+
+def validate(
+    model: type[Model], document: Any, file: str, prefix: str = "", context: dict[str, Any] | None = None
+) -> Model:
     """Read a document as `model`, or raise every problem at once."""
     try:
-        return model.model_validate(document)
+        return model.model_validate(document, context=context)
     except ValidationError as error:
         raise InputError(problems_of(error, model, file, prefix)) from error
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], file: str, prefix: str = "") -> list[Problem]:
     """Each complaint with its place, the value found and what to write."""
-    return [_problem(item, model, file, prefix) for item in error.errors(include_url=False)]
+    found: list[Problem] = []
+    for item in error.errors(include_url=False):
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, Nested):
+            found.extend(
+                _placed(problem, file, field_path(item["loc"], prefix)) for problem in cause.problems
+            )
+        else:
+            found.append(_problem(item, model, file, prefix))
+    return found
+
+
+def _placed(problem: Problem, file: str, field: str) -> Problem:
+    if problem.file:
+        return problem
+    below = problem.field
+    joint = "" if not below or not field or below.startswith("[") else "."
+    return replace(problem, file=file, field=f"{field}{joint}{below}")
 
 
 def field_path(location: tuple[int | str, ...], prefix: str = "") -> str:
