@@ -40,20 +40,14 @@ def profile(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure step times of a model on this machine with a real vLLM engine and dummy weights."""
-    from dataclasses import replace as changed
-
     from moai_planner.cli.output import note, progress
     from moai_planner.profile import device as devices
     from moai_planner.profile import results, session
 
-    device = devices.detect()
-    if accelerator == "cpu" and device.platform != "cpu":
-        raise _wrong_device(device.name)
-    if accelerator or not device.accelerator:
-        device = changed(device, accelerator=accelerator or "unknown")
+    device = _device(accelerator, dry_run)
     request = _request(
-        model, name, tp, ep, layers, precision, budget, out, (max_tokens, max_batch, max_context), date, seed, eager,
-        replace, device.platform,
+        model, name, tp, ep, layers, precision, budget, out, (max_tokens, max_batch, max_context), date, seed,
+        eager, replace, device.platform,
     )  # fmt: skip
     if dry_run:
         _print_sweep(session.dry_run(request, device), request, device, as_json)
@@ -105,12 +99,26 @@ def _closed_loop(request, device, outcome, found):
     return looped
 
 
-def _wrong_device(name: str):
-    from moai_planner.domain.errors import InputError, Problem
+def _device(accelerator, dry_run):
+    """The device at hand, filed under the accelerator the user names; a dry run may be for another."""
+    from dataclasses import replace
 
-    return InputError(
-        Problem("--accelerator", "", f"cpu, but vLLM would take {name}", "leave it out, or hide the GPU")
-    )
+    from moai_planner.catalog import accelerators
+    from moai_planner.domain.errors import InputError, Problem
+    from moai_planner.profile import device as devices
+
+    found = devices.detect()
+    if not accelerator:
+        if found.accelerator:
+            return found
+        remedy = "name the accelerator it is: --accelerator ID"
+        raise InputError(Problem("--accelerator", "", f"{found.name} has no profile of that name", remedy))
+    platform = accelerators.accelerator(accelerator).platform
+    if platform != found.platform and not dry_run:
+        what = f"{accelerator}, but the engine here would run on {found.name}"
+        raise InputError(Problem("--accelerator", "", what, "leave it out, or run on that device"))
+    name = found.name if platform == found.platform else "not here"
+    return replace(found, accelerator=accelerator, platform=platform, name=name)
 
 
 def _request(
@@ -203,7 +211,7 @@ def _config(model, problems):
 
 
 def _first_layers(config, layers):
-    """The config of a model that ends after its first layers (a stand-in for one too large for the device)."""
+    """The config of a model that ends after its first layers: a stand-in for one too large here."""
     part = {**config, "num_hidden_layers": layers}
     if isinstance(part.get("layer_types"), list):
         part["layer_types"] = part["layer_types"][:layers]
