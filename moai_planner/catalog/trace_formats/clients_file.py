@@ -37,21 +37,25 @@ def recognises(head: str) -> bool:
 
 def read(source: Source) -> Trace:
     """Sample requests from the clients of the file."""
-    return sample_trace(source, read_clients(source, _client))
+    return sample_trace(source, read_clients(source, parse_client))
 
 
 def write(population: Sequence[Client]) -> bytes:
     """Clients as a gzip file of this format, the same bytes each time."""
 
     def histograms(parts: tuple[tuple[float, Histogram], ...]) -> list:
-        return [[start, np.diff(h.lengths, prepend=0).tolist(), h.counts.tolist()] for start, h in parts]
+        return [
+            [_short(start), np.diff(h.lengths, prepend=0).tolist(), [_short(count) for count in h.counts]]
+            for start, h in parts
+        ]
+
+    def window(w: ClientWindow) -> list:
+        return [_short(w.start_s), _short(w.end_s), _short(w.rate_req_per_s), w.distribution, _short(w.shape)]
 
     rows = [
         {
             "client": client.id,
-            "windows": [
-                [w.start_s, w.end_s, w.rate_req_per_s, w.distribution, w.shape] for w in client.windows
-            ],
+            "windows": [window(w) for w in client.windows],
             "input": histograms(client.inputs),
             "output": histograms(client.outputs),
         }
@@ -124,7 +128,7 @@ def check(client: Client) -> Client:
     return client
 
 
-def _client(row: Row) -> Client:
+def parse_client(row: Row) -> Client:
     return Client(
         id=_whole(row["client"]),
         windows=tuple(
@@ -141,6 +145,11 @@ def _histograms(parts: list) -> tuple[tuple[float, Histogram], ...]:
         (float(start), Histogram(np.cumsum(np.array(gaps, dtype=np.int64)), np.array(counts, dtype=float)))
         for start, gaps, counts in parts
     )
+
+
+def _short(value: float) -> int | float:
+    """Whole numbers without a point."""
+    return int(value) if value == int(value) else float(value)
 
 
 def _whole(value: Any) -> int:

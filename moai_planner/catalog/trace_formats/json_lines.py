@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, decoded in one pass of the C parser; line by line only to name what is wrong.
+"""JSON lines: one object a line, decoded in one pass; line by line only to name what is wrong.
 
 rows, lines = read_objects(source)
 lengths = numbers(source, rows, lines, "input_length")
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from moai_planner.catalog.trace_formats.requests import Source, refuse
 from moai_planner.domain.errors import Problem
 
 Row = dict[str, Any]
+LARGEST = int(np.finfo(float).max)
 
 
 def read_objects(source: Source) -> tuple[list[Row], np.ndarray]:
@@ -36,16 +38,19 @@ def numbers(source: Source, rows: Sequence[Row], lines: np.ndarray, key: str) ->
     """float [n]: the value of `key` in each row; every row must have a number there."""
     values = [row.get(key) for row in rows]
     if {type(value) for value in values} <= {int, float}:
-        try:
+        with suppress(OverflowError):
             return np.array(values, dtype=float)
-        except OverflowError:
-            pass
     problems = [
         Problem(source.file, f"line {lines[at]}, {key}", _shown(value), "write a number")
         for at, value in enumerate(values)
-        if type(value) not in (int, float) or abs(value) > np.finfo(float).max
+        if not is_number(value)
     ]
     refuse(source.file, problems)
+
+
+def is_number(value: Any) -> bool:
+    """A JSON number that a float can hold (NaN is left to the checks on values)."""
+    return type(value) is float or (type(value) is int and abs(value) <= LARGEST)
 
 
 def id_lists(

@@ -75,9 +75,12 @@ def read_columns(
         columns = _parse_fast(text, len(header), places, tuple(times), tuple(labels))
     except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.ParserWarning):
         columns = None
-    if columns is None or not all(np.isfinite(values).all() for values in columns.values()):
+    rows = 0 if columns is None else len(next(iter(columns.values())))
+    # The C parser drops surplus fields without a word; the commas tell.
+    even = text.count(",") == (len(header) - 1) * (rows + 1)
+    if columns is None or not even or not all(np.isfinite(values).all() for values in columns.values()):
         return _parse_patiently(source, text, len(header), places, tuple(times), tuple(labels))
-    return columns, np.arange(2, 2 + len(columns[next(iter(numbers))]))
+    return columns, np.arange(2, 2 + rows)
 
 
 def _parse_fast(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from moai_planner.catalog.trace_formats.json_lines import is_number
 from moai_planner.catalog.trace_formats.requests import Source, build, refuse
 from moai_planner.domain.errors import Problem
 from moai_planner.domain.workload import Trace
@@ -49,7 +50,7 @@ def read(source: Source) -> Trace:
         columns["output_lens"],
         np.arange(1, len(columns["start_times"]) + 1),
         line_word="request",
-        fallback_duration_s=float(duration) if _is_number(duration) and duration > 0 else None,
+        fallback_duration_s=float(duration) if is_number(duration) and 0 < duration < float("inf") else None,
     )
 
 
@@ -63,7 +64,7 @@ def _columns(source: Source, result: dict[str, Any]) -> dict[str, np.ndarray]:
         problems += [
             Problem(source.file, f"{key}[{at}]", repr(value)[:60], "write a number")
             for at, value in enumerate(values)
-            if not _is_number(value)
+            if not is_number(value)
         ]
     if not problems and len({len(result[key]) for key in KEYS}) > 1:
         counts = ", ".join(f"{key} {len(result[key])}" for key in KEYS)
@@ -71,7 +72,3 @@ def _columns(source: Source, result: dict[str, Any]) -> dict[str, np.ndarray]:
     if problems:
         refuse(source.file, problems)
     return {key: np.array(result[key], dtype=float) for key in KEYS}
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < np.finfo(float).max
