@@ -98,7 +98,7 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
     sizes = [step.padded_sizes(e.max_num_seqs, e.graphs) for e in engines]
     decode = _decode_tables(w, p, engines, sizes)
     grids = [token_grid(e.max_num_batched_tokens, e.max_num_seqs) for e in engines]
-    mixed = _mixed_tables(w, p, engines, grids)
+    mixed = _mixed_tables(w, p, grids)
     pair = np.broadcast_to(op.pair_s(w, p), (len(part), 1))
     kv = np.broadcast_to(op.kv_s_per_token(w, p), (len(part), 1))
     return [
@@ -114,6 +114,7 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
             basis=c.parameters.basis,
             low_frac=c.parameters.low_frac,
             high_frac=c.parameters.high_frac,
+            mixed_row_s=float(np.broadcast_to(op.engine_s_per_sequence(w, p), (len(part), 1))[i, 0]),
         )
         for i, c in enumerate(part)
     ]
@@ -139,9 +140,9 @@ def _decode_tables(w: Work, p: Parameters, engines, sizes) -> list[np.ndarray]:
     return tables
 
 
-def _mixed_tables(w: Work, p: Parameters, engines, grids) -> list[np.ndarray]:
+def _mixed_tables(w: Work, p: Parameters, grids) -> list[np.ndarray]:
+    """Steps with prompt tokens that sample one sequence; `mixed_row_s` adds the others."""
     width = max(len(grid) for grid in grids)
     tokens = np.array([np.pad(grid, (0, width - len(grid)), mode="edge") for grid in grids])
-    limit = np.array([[float(e.max_num_seqs)] for e in engines])
-    table = step.mixed_base_s(w, p, tokens, np.minimum(tokens, limit))
+    table = step.mixed_base_s(w, p, tokens, 1.0)
     return [table[i, : len(grid)].copy() for i, grid in enumerate(grids)]
