@@ -7,6 +7,7 @@ from HiGHS itself.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import highspy
@@ -17,6 +18,8 @@ from moai_planner.solver.notation import Answer, Problem, cost_usd_per_h, power_
 from moai_planner.solver.objective import total_rate_req_per_s
 from moai_planner.solver.variables import Variables
 
+FEASIBILITY = 1e-7
+"""How far the solver may miss a row or a whole number; `recheck` asks for ten times as much."""
 RELATIVE_NOISE = 1e-9
 """Shares below this are solver noise."""
 
@@ -89,6 +92,18 @@ def _run_linear(
     problem: Problem, relaxed: bool, gap_frac: float, time_limit_s: float, seed: int, ratio: float
 ) -> Answer:
     programme, variables = build(problem, relaxed, ratio)
+    call_solver(programme, relaxed, gap_frac, time_limit_s, seed)
+    return _read(problem, programme, variables, relaxed)
+
+
+def call_solver(
+    programme: pulp.LpProblem,
+    relaxed: bool = False,
+    gap_frac: float = 0.0,
+    time_limit_s: float = 60.0,
+    seed: int = 0,
+) -> None:
+    """One thread, fixed seed; the solver's model stays on the programme for reading."""
     solver = pulp.HiGHS(
         mip=not relaxed,
         msg=False,
@@ -97,13 +112,22 @@ def _run_linear(
         gapAbs=0.0,
         timeLimit=min(time_limit_s, highspy.kHighsInf),
         random_seed=seed,
-        mip_feasibility_tolerance=1e-7,
-        primal_feasibility_tolerance=1e-8,
+        mip_feasibility_tolerance=FEASIBILITY,
+        primal_feasibility_tolerance=FEASIBILITY / 10,
     )
     solver.createAndConfigureSolver(programme)
     solver.buildSolverModel(programme)
     solver.callSolver(programme)
-    return _read(problem, programme, variables, relaxed)
+
+
+def run_with_counts(problem: Problem, counts: Mapping[str, int], seed: int = 0) -> Answer:
+    """Most load that given counts can serve, and how: a linear programme."""
+    fixed = replace(problem, objective="most-load", simplicity_usd_per_h=0.0)
+    programme, variables = build(fixed, relaxed=True)
+    for column_id, n in variables.n.items():
+        n.bounds(counts.get(column_id, 0), counts.get(column_id, 0))
+    call_solver(programme, relaxed=True, seed=seed)
+    return _read(fixed, programme, variables, relaxed=True)
 
 
 def _read(problem: Problem, programme: pulp.LpProblem, v: Variables, relaxed: bool) -> Answer:

@@ -1,0 +1,99 @@
+"""An answer whose lanes can be built: one decode kind a lane, each prefill instance in one lane, even load.
+
+A router pairs any prefill with any decode instance it knows and has no weights, so a prefill column that feeds two
+decode columns is split into two columns of whole instances, and the small programme is solved again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from moai_planner.solver.notation import DECODE, PREFILL, Answer, Column, Lane, Problem
+from moai_planner.solver.run import run, run_with_counts
+
+SEPARATOR = "@"
+
+
+def with_own_lanes(problem: Problem, answer: Answer, gap_frac: float, time_limit_s: float) -> tuple[Problem, Answer]:
+    """Split shared prefill columns; the first solve's bound stays valid, since splitting only restricts."""
+    if not _shared_prefill(answer):
+        return problem, answer
+    used = {c for c, n in answer.counts.items() if n}
+    for columns in (used, {c.id for c in problem.columns}):
+        split = split_prefill(problem, columns)
+        again = run(split, gap_frac=gap_frac, time_limit_s=time_limit_s)
+        if again.found:
+            gap = abs(again.value - answer.bound) / abs(again.value) if again.value else 0.0
+            status = "optimal" if gap <= max(gap_frac, 1e-6) else "feasible"
+            return split, replace(again, bound=answer.bound, gap_frac=gap, status=status)
+    return problem, replace(answer, status="infeasible", termination="no whole instances a lane")
+
+
+def _shared_prefill(answer: Answer) -> bool:
+    pairs = {(lane.prefill, lane.decode) for _, lane in answer.lane_shares}
+    return len({prefill for prefill, _ in pairs}) < len(pairs)
+
+
+def split_prefill(problem: Problem, kept: set[str]) -> Problem:
+    """Each prefill column becomes one column for each decode column it may feed."""
+    columns: list[Column] = []
+    lanes: list[Lane] = []
+    for column in problem.columns:
+        if column.id not in kept:
+            continue
+        if column.role != PREFILL:
+            columns.append(column)
+            continue
+        for lane in problem.lanes:
+            if lane.prefill == column.id and lane.decode in kept:
+                own = f"{column.id}{SEPARATOR}{lane.decode}"
+                columns.append(replace(column, id=own))
+                lanes.append(Lane(own, lane.decode))
+    return replace(problem, columns=tuple(columns), lanes=tuple(lanes))
+
+
+def levelled(problem: Problem, answer: Answer) -> Answer:
+    """The same instances, loaded evenly: each deployment's shares are those that could carry the most load."""
+    shares: dict = {}
+    lane_shares: dict = {}
+    for stream in problem.streams:
+        alone = _only(problem, stream.deployment)
+        level = run_with_counts(alone, answer.counts)
+        if not level.found or level.factor < answer.factor * (1 - 1e-6):
+            return answer
+        scale = answer.factor / level.factor
+        shares |= {key: share * scale for key, share in level.shares.items()}
+        lane_shares |= {key: share * scale for key, share in level.lane_shares.items()}
+    return replace(answer, shares=shares, lane_shares=lane_shares)
+
+
+def _only(problem: Problem, deployment: str) -> Problem:
+    columns = tuple(c for c in problem.columns if c.deployment == deployment)
+    ids = {c.id for c in columns}
+    return replace(
+        problem,
+        streams=tuple(s for s in problem.streams if s.deployment == deployment),
+        columns=columns,
+        lanes=tuple(lane for lane in problem.lanes if lane.prefill in ids),
+    )
+
+
+def base_id(column_id: str) -> str:
+    """The candidate that a split column came from."""
+    return column_id.split(SEPARATOR)[0]
+
+
+def lanes_of_answer(problem: Problem, answer: Answer, deployment: str) -> list[tuple[str, tuple[str, ...], float]]:
+    """(head column, member columns, share of the deployment) for each lane in use, largest share first."""
+    found = []
+    for column in problem.columns:
+        if column.deployment != deployment or not answer.counts.get(column.id):
+            continue
+        share = sum(v for (_, c), v in answer.shares.items() if c == column.id) / answer.factor
+        if column.role == DECODE:
+            feeders = {lane.prefill for _, lane in answer.lane_shares if lane.decode == column.id}
+            members = (*sorted(feeders), column.id)
+            found.append((column.id, members, share))
+        elif column.role == "mixed":
+            found.append((column.id, (column.id,), share))
+    return sorted((lane for lane in found if lane[2] > 0), key=lambda lane: (-lane[2], lane[0]))
