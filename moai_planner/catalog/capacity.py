@@ -27,7 +27,7 @@ from moai_planner.catalog.capacity_file import (
     longest_request_tokens,
 )
 from moai_planner.catalog.capacity_flags import document_from_flags
-from moai_planner.catalog.models import shipped_path, model, model_names
+from moai_planner.catalog.models import model, model_names, shipped_path
 from moai_planner.catalog.paths import data_root
 from moai_planner.catalog.traces import trace_names
 from moai_planner.catalog.validation import validate
