@@ -37,7 +37,7 @@ engine:
 	bash engine/install.sh .venv-engine
 
 profile-cpu: engine
-	.venv-engine/bin/moai-plan profile --model dense-100m --accelerator cpu --budget 4m
+	.venv-engine/bin/moai-plan profile --model dense-100m --accelerator cpu --budget 3m --out out/measured --replace
 
 test-slow: setup engine
 	.venv-engine/bin/python -m pytest -m engine

@@ -17,6 +17,8 @@ _PROMPTS = (24, 80)
 _RUN_LIMIT_S = 300.0
 _SEEDS = 16
 _RESAMPLES = 500
+_CALM = 1.03
+"Below this stretch the machine counts as the server's own."
 
 
 def closed_loop(request, device, outcome, found, read_model):
@@ -27,6 +29,7 @@ def closed_loop(request, device, outcome, found, read_model):
 
     from moai_planner.cli.output import note
     from moai_planner.domain.measured import Shard
+    from moai_planner.domain.units import MILLI
     from moai_planner.profile import fit, front_door, session, step_times
     from moai_planner.profile.shard import divide
 
@@ -51,13 +54,13 @@ def closed_loop(request, device, outcome, found, read_model):
         with front_door.serving(settings, Path(scratch) / "server.log") as server:
             note(f"served after {server.start_s:.0f} s; one request at a time")
             probe = front_door.Load(float("inf"), _PROBE_PROMPTS, _ISL, _OSL, concurrency=1)
-            alone = front_door.bench(server, probe, _RUN_LIMIT_S)
+            alone, slower = _bench(server, probe)
             door = step_times.front_door(
                 times(step_times.FrontDoor()),
                 _ISL,
                 _OSL,
-                alone["median_ttft_ms"] / 1000,
-                alone["median_tpot_ms"] / 1000,
+                alone["median_ttft_ms"] * MILLI / slower,
+                alone["median_tpot_ms"] * MILLI / slower,
             )
             kv_tokens = entry["engine_facts"]["tp1-ep1"]["kv_tokens"]
             instance = _instance(times(door), settings, kv_tokens)
@@ -67,13 +70,12 @@ def closed_loop(request, device, outcome, found, read_model):
                 rate = share * saturation
                 prompts = int(min(max(rate * _RUN_S, _PROMPTS[0]), _PROMPTS[1]))
                 note(f"{prompts} requests at {rate:.2f} requests/s, twice")
-                runs = [
-                    front_door.bench(
-                        server, front_door.Load(rate, prompts, _ISL, _OSL, seed=seed), _RUN_LIMIT_S
-                    )
-                    for seed in (1, 2)
-                ]
-                rows += _compare(share, rate, prompts, runs, _simulated(instance, rate, prompts))
+                loads = [front_door.Load(rate, prompts, _ISL, _OSL, seed=seed) for seed in (1, 2)]
+                runs, slower = zip(*(_bench(server, load) for load in loads), strict=True)
+                waiting = sum(slower) / len(slower)
+                alone = _simulated(instance, rate, prompts)
+                shared = _simulated(instance, rate, prompts, waiting)
+                rows += _compare(share, rate, runs, waiting, alone, shared)
     return {
         "isl_tokens": _ISL,
         "osl_tokens": _OSL,
@@ -82,6 +84,15 @@ def closed_loop(request, device, outcome, found, read_model):
         "saturation_req_per_s": float(f"{saturation:.4g}"),
         "rows": rows,
     }
+
+
+def _bench(server, load):
+    """One run, and how much its engine thread was slowed down by waiting for a core."""
+    from moai_planner.profile import front_door
+
+    before = front_door.thread_times(server)
+    result = front_door.bench(server, load, _RUN_LIMIT_S)
+    return result, front_door.stretch(before, front_door.thread_times(server))
 
 
 def _instance(times, settings, kv_tokens):
@@ -105,7 +116,7 @@ def _instance(times, settings, kv_tokens):
     return InstanceModel(times, engine, memory)
 
 
-def _simulated(instance, rate, prompts):
+def _simulated(instance, rate, prompts, slower=1.0):
     """Metric → value (mean over seeds), low and high (seeds and the profile's own residuals)."""
     from dataclasses import replace
 
@@ -130,8 +141,10 @@ def _simulated(instance, rate, prompts):
         )
         return [simulate_bench(system, replace(settings, seed=seed), machine) for seed in range(_SEEDS)]
 
-    middle = runs(1.0)
-    fast, slow = runs(instance.step_times.low_frac), runs(instance.step_times.high_frac)
+    middle = runs(slower)
+    fast, slow = (
+        runs(slower * edge) for edge in (instance.step_times.low_frac, instance.step_times.high_frac)
+    )
     figures = {}
     for metric in (*TOLERANCE, "request_throughput"):
         both = [run[metric] for run in (*fast, *slow)]
@@ -144,25 +157,34 @@ def _simulated(instance, rate, prompts):
     return figures
 
 
-def _compare(share, rate, prompts, runs, simulated):
-    """Rows of one load: measured (both runs pooled, with its 95 % interval) beside simulated."""
+def _compare(share, rate, runs, waiting, alone, shared):
+    """Rows of one load: measured (runs pooled, with its 95 % interval) beside simulated.
+
+    `alone` is the prediction for a machine of its own, `shared` the same with every step stretched by the
+    time that the engine's thread was seen waiting for a core. Where it waited, the latter is judged.
+    """
     rows = []
     for metric, tolerance in TOLERANCE.items():
         value, low, high = _measured(metric, runs)
-        figure = simulated[metric]
+        figure = (shared if waiting > _CALM else alone)[metric]
         error = figure["value"] / value - 1
+        numbers = {
+            "rate_req_per_s": rate,
+            "measured": value,
+            "measured_low": low,
+            "measured_high": high,
+            "simulated": figure["value"],
+            "simulated_low": figure["low"],
+            "simulated_high": figure["high"],
+            "simulated_alone": alone[metric]["value"],
+            "waiting_stretch": waiting,
+        }
         rows.append(
             {
                 "load_frac": share,
-                "rate_req_per_s": float(f"{rate:.4g}"),
-                "requests": len(runs) * prompts,
+                "requests": sum(run["completed"] for run in runs),
                 "metric": metric,
-                "measured": float(f"{value:.4g}"),
-                "measured_low": float(f"{low:.4g}"),
-                "measured_high": float(f"{high:.4g}"),
-                "simulated": float(f"{figure['value']:.4g}"),
-                "simulated_low": float(f"{figure['low']:.4g}"),
-                "simulated_high": float(f"{figure['high']:.4g}"),
+                **{name: float(f"{number:.4g}") for name, number in numbers.items()},
                 "error_frac": round(error, 4),
                 "tolerance_frac": tolerance,
                 "within": abs(error) <= tolerance,
@@ -188,35 +210,45 @@ def _measured(metric, runs):
 def _per_request_ms(metric, run):
     import numpy as np
 
+    from moai_planner.domain.units import MILLI
+
     first = np.array(run["ttfts"])
     later = np.array([sum(gaps) for gaps in run["itls"]])
     counts = np.array([max(1, tokens - 1) for tokens in run["output_lens"]])
     if metric == "mean_ttft_ms":
-        return 1000 * first
+        return first / MILLI
     if metric == "mean_tpot_ms":
-        return 1000 * later / counts
-    return 1000 * (first + later)
+        return later / counts / MILLI
+    return (first + later) / MILLI
 
 
 def print_closed_loop(result) -> None:
     """The comparison as a table."""
     from moai_planner.cli.output import print_table
+    from moai_planner.domain.units import MILLI
 
+    columns = (
+        "load", "requests/s", "metric", "measured", "95 %", "simulated", "80 %", "error", "tolerance", "",
+        "waiting", "simulated alone",
+    )  # fmt: skip
     print_table(
         f"Closed loop: vllm bench serve, {result['isl_tokens']} tokens in, {result['osl_tokens']} out",
-        ("load", "requests/s", "metric", "measured", "95 %", "simulated", "80 %", "error", "tolerance", ""),
+        columns,
         [
             (
                 f"{100 * r['load_frac']:.0f}%", f"{r['rate_req_per_s']:.2f}", r["metric"],
                 f"{r['measured']:.4g}", f"{r['measured_low']:.4g} to {r['measured_high']:.4g}",
                 f"{r['simulated']:.4g}", f"{r['simulated_low']:.4g} to {r['simulated_high']:.4g}",
                 f"{100 * r['error_frac']:+.1f}%", f"{100 * r['tolerance_frac']:.0f}%",
-                "within" if r["within"] else "OUTSIDE",
+                "within" if r["within"] else "OUTSIDE", f"×{r['waiting_stretch']:.2f}",
+                f"{r['simulated_alone']:.4g}",
             )
             for r in result["rows"]
         ],
         notes=(
-            f"serving adds {1000 * result['front_door_step_s']:.2f} ms a step and "
-            f"{1000 * result['front_door_request_s']:.2f} ms a request (measured with one request at a time)",
+            f"serving adds {result['front_door_step_s'] / MILLI:.2f} ms a step and "
+            f"{result['front_door_request_s'] / MILLI:.2f} ms a request (from one request at a time)",
+            "waiting: how much the engine's thread was stretched by others on the same cores; where that is "
+            "above ×1.03 the simulation has the same stretch, and 'simulated alone' is without it",
         ),
     )  # fmt: skip

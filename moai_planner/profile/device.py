@@ -87,7 +87,7 @@ def detect() -> Device:
         name = names[0] if names else "AMD GPU"
         return Device("rocm", name, accelerator_id(name), "", max(1, len(names)), 0.0)
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return Device("cpu", _processor_name(), "cpu", platform.release(), 1, float(pages))
+    return Device("cpu", _processor_name(), "cpu", "", 1, float(pages))
 
 
 def accelerator_id(name: str) -> str:
@@ -114,7 +114,7 @@ def other_users(platform_name: str) -> list[str]:
 def versions(platform_name: str) -> dict[str, str]:
     """Software that decides step times, by name."""
     names = ("vllm", "torch", "triton", "transformers", "flashinfer-python", "intel-openmp")
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "kernel": platform.release()}
     for name in names:
         try:
             found[name] = importlib.metadata.version(name)

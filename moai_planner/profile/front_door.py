@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moai_planner.domain.units import NANO
+
 _START_LIMIT_S = 300.0
 _STOP_LIMIT_S = 20.0
 _SERVED_NAME = "profiled"
@@ -56,6 +58,7 @@ class Server:
     settings: ServeSettings
     log: Path
     start_s: float
+    process_group: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def serving(settings: ServeSettings, log: Path) -> Iterator[Server]:
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_healthy(process, url, log)
-            yield Server(url, settings, log, time.monotonic() - began)
+            yield Server(url, settings, log, time.monotonic() - began, process.pid)
         finally:
             _end_group(process)
 
@@ -157,6 +160,35 @@ def bench(server: Server, load: Load, limit_s: float) -> dict[str, Any]:
     if result.get("completed") != load.prompts:
         raise ServerFailed(f"{result.get('completed')} of {load.prompts} requests completed\n{_tail(log)}")
     return result
+
+
+def thread_times(server: Server) -> dict[str, tuple[float, float]]:
+    """Thread of the server → seconds it ran, seconds it was ready and waited for a core (Linux schedstat)."""
+    found = {}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        with suppress(OSError, ValueError):
+            if os.getpgid(int(process.name)) != server.process_group:
+                continue
+            for thread in (process / "task").iterdir():
+                ran_ns, waited_ns, _ = (thread / "schedstat").read_text().split()
+                found[thread.name] = (float(ran_ns) * NANO, float(waited_ns) * NANO)
+    return found
+
+
+def stretch(before: Mapping[str, tuple[float, float]], after: Mapping[str, tuple[float, float]]) -> float:
+    """How much longer the busiest thread took than it ran, waiting for a core: 1 on a machine of its own.
+
+    >>> stretch({"1": (0.0, 0.0)}, {"1": (10.0, 1.0), "2": (0.1, 5.0)})
+    1.1
+    """
+    spent = [
+        (ran - before.get(thread, (0.0, 0.0))[0], waited - before.get(thread, (0.0, 0.0))[1])
+        for thread, (ran, waited) in after.items()
+    ]
+    ran, waited = max(spent, default=(0.0, 0.0))
+    return 1.0 + waited / ran if ran > 0 else 1.0
 
 
 def environment(settings: ServeSettings) -> Mapping[str, str]:
