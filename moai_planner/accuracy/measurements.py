@@ -46,6 +46,8 @@ _SPREAD = re.compile(r"uniform (\d*\.?\d+)-(\d*\.?\d+)\Z")
 REQUESTS_PER_CONCURRENCY = 10
 "Requests of a closed-loop run that states no number (InferenceX and its descendants send ten times)."
 STREAM_EVENTS_TOLERANCE = 0.1
+SHARED_PREFIX_HIT_FRAC = 0.9
+"""Prompt tokens found in the cache by generators that send a small set of prompts thousands of times (assumed)."""
 
 
 def read_measurements(path: Path) -> Measurements:
@@ -175,8 +177,10 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         assumed.append(f"n_requests {requests}")
     if arrivals == "static":
         requests = concurrency = concurrency or requests
-    if "prefix_hit_frac" not in number and "shared_prefix" in notes:
-        assumed.append("prefix_hit_frac 0 (shared prefix of unknown length)")
+    hit_frac = number.get("prefix_hit_frac", 0.0)
+    if "prefix_hit_frac" not in number and "shared_prefix" in notes and "prefix cache on" in notes:
+        hit_frac = SHARED_PREFIX_HIT_FRAC
+        assumed.append(f"prefix_hit_frac {hit_frac} (a small set of prompts sent many times)")
     return Run(
         id=cells["id"],
         source=cells.get("source", ""),
@@ -194,7 +198,7 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         concurrency=concurrency,
         request_rate=number.get("request_rate", 0.0),
         requests=requests,
-        prefix_hit_frac=number.get("prefix_hit_frac", 0.0),
+        prefix_hit_frac=hit_frac,
         max_num_seqs=_stated(notes, "max_num_seqs"),
         max_num_batched_tokens=_stated(notes, "max_num_batched_tokens"),
         kv="fp8" if "KV cache fp8" in notes else "",

@@ -1,15 +1,16 @@
-"""The steady state of a benchmark run in closed form: many runs at once, fast enough to fit parameters through.
+"""The steady state of a benchmark run in closed form: many runs at once, fast enough to fit through.
 
-In: step times of each engine configuration, packed into padded arrays (`pack`), and the runs as a record array
-(`RUN`). Out: TTFT, TPOT, E2E and request rate of each run (`solve_steady`). A closed loop of C requests over the
-data-parallel ranks is a fixed point: B sequences decode, each step makes B/n of them end (n = decode steps of a
-request), each that ends is replaced by a prompt, whose prefill lengthens the step it falls into:
+In: step times of each engine configuration, packed into padded arrays (`pack`), and the runs as a record
+array (`RUN`). Out: TTFT, TPOT, E2E and request rate of each run (`solve_steady`). A closed loop of C
+requests over the data-parallel ranks is a fixed point: B sequences decode, each step makes B/n of them end
+(n = decode steps of a request), each that ends is replaced by a prompt, whose prefill lengthens the step it
+falls into:
 
     t = (1 - p) · decode(B, H) + p · mixed(B + m, pairs, H)
     B = C · D / (D + TTFT),   D = n · t,   TPOT = t / (tokens a step)
 
-p: share of steps with prompt tokens, m: prompt tokens of such a step. A sequence meets the prompts of the other
-C - 1 only. Speculative decoding verifies `draft` more tokens a sequence and step and keeps some of them.
+p: share of steps with prompt tokens, m: prompt tokens of such a step. A sequence meets the prompts of the
+other C - 1 only. Speculative decoding verifies `draft` more tokens a sequence and step and keeps some.
 """
 
 from __future__ import annotations
@@ -64,8 +65,15 @@ OUT = np.dtype(
         ("e2el_s", np.float64),
         ("req_per_s", np.float64),
         ("batch", np.float64),
+        ("mixed_step_s", np.float64),
+        ("mixed_share", np.float64),
+        ("burst_s", np.float64),
+        ("kept_tokens", np.float64),
     ]
 )
+"""`batch` sequences decoding on a rank, `mixed_step_s` a step with prompt tokens and its share of steps,
+`burst_s` mean TTFT of the first requests, which all arrive at once, `kept_tokens` tokens a sequence gains a
+step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +84,7 @@ class Tables:
     tokens: np.ndarray
     mixed_s: np.ndarray
     scalars: np.ndarray
-    "[configuration, 5] pair_s, kv_s, stages, request_s, prompt_token_s."
+    "[configuration, 6] pair_s, kv_s, stages, request_s, prompt_token_s, mixed_row_s."
 
 
 def pack(times: Sequence[StepTimes]) -> Tables:
@@ -84,7 +92,9 @@ def pack(times: Sequence[StepTimes]) -> Tables:
     decode = _padded([t.decode_s for t in times])
     tokens = _padded([np.asarray(t.tokens, dtype=float) for t in times])
     mixed = _padded([t.mixed_s for t in times])
-    scalars = np.array([(t.pair_s, t.kv_s, t.stages, t.request_s, t.prompt_token_s) for t in times])
+    scalars = np.array(
+        [(t.pair_s, t.kv_s, t.stages, t.request_s, t.prompt_token_s, t.mixed_row_s) for t in times]
+    )
     return Tables(decode, tokens, mixed, scalars)
 
 
@@ -114,19 +124,11 @@ def _solve(decode_s, tokens, mixed_s, scalars, runs, out):
             values = _disaggregated(pre, dec, run)
         else:
             values = _colocated(dec, run)
-        for k in range(6):
-            if k == 0:
-                out[i].ttft_s = values[0]
-            elif k == 1:
-                out[i].ttft_median_s = values[1]
-            elif k == 2:
-                out[i].tpot_s = values[2]
-            elif k == 3:
-                out[i].e2el_s = values[3]
-            elif k == 4:
-                out[i].req_per_s = values[4]
-            else:
-                out[i].batch = values[5]
+        o = out[i]
+        o.ttft_s, o.ttft_median_s, o.tpot_s, o.e2el_s = values[0], values[1], values[2], values[3]
+        o.req_per_s, o.batch = values[4], values[5]
+        o.kept_tokens = run.accepted_tokens
+        o.mixed_step_s, o.mixed_share, o.burst_s = values[6], values[7], values[8]
 
 
 @njit(cache=True)
@@ -135,7 +137,7 @@ def _decode_base_s(table, sequences):
     decode_s = table[0]
     last = len(decode_s) - 1
     b = max(sequences, 1.0)
-    low = min(int(math.floor(b)), last - 1)
+    low = min(math.floor(b), last - 1)
     share = b - low
     return (
         decode_s[low] + share * (decode_s[low + 1] - decode_s[low])
@@ -185,7 +187,7 @@ def _static(table, run):
     ttft = prefill + table[3][3]
     tpot = step / run.accepted_tokens
     e2el = ttft + tpot * (run.osl_tokens - 1.0)
-    return ttft, ttft, tpot, e2el, run.requests / e2el, batch
+    return ttft, ttft, tpot, e2el, run.requests / e2el, batch, step, 0.0, ttft
 
 
 @njit(cache=True)
@@ -201,7 +203,7 @@ def _colocated(table, run):
     room = max(1.0, min(room, run.budget_tokens / (verify + prompt / steps)))
     outside = table[3][3] + table[3][4] * run.isl_tokens
     batch = max(1.0, min(population, room)) if math.isfinite(population) else 1.0
-    step, ttft, decode = 0.0, 0.0, 0.0
+    step, mixed, share, ttft, decode = 0.0, 0.0, 0.0, 0.0, 0.0
     for _ in range(ITERATIONS):
         others = max(0.0, 1.0 - 1.0 / population) if math.isfinite(population) else 1.0
         seen = 1.0 + batch * others if math.isfinite(population) else max(1.0, batch)
@@ -226,7 +228,7 @@ def _colocated(table, run):
     burst = ttft
     if math.isfinite(population) and run.arrivals != OPEN:
         alone = _prefill_s(table, run, prompt, run.budget_tokens)
-        burst = outside + 0.5 * (min(population, room) + 1.0) * alone * max(1.0, 1.0)
+        burst = outside + 0.5 * (min(population, room) + 1.0) * alone
         burst = max(burst, steady)
     if run.arrivals == OPEN and served < 0.999 * rate:
         backlog_s = 0.5 * run.requests / ranks * (1.0 / served - 1.0 / rate)
@@ -237,7 +239,7 @@ def _colocated(table, run):
     first = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
     ttft_mean = steady + first * (burst - steady)
     req_per_s = served * ranks * _finite_share(run, decode + steady)
-    return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch
+    return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch, mixed, share, burst
 
 
 @njit(cache=True)
@@ -273,8 +275,8 @@ def _prompt_steps(run, prompt, batch, verify):
 
 @njit(cache=True)
 def _wait_s(run, step):
-    """Until the step in progress ends: a whole one in a closed loop (the new request follows the end of a step),
-    half of one when arrivals do not know the steps."""
+    """Until the step in progress ends: a whole one in a closed loop (the new request follows the end of a
+    step), half of one when arrivals do not know the steps."""
     return 0.5 * step if run.arrivals == OPEN else step
 
 
@@ -282,8 +284,8 @@ def _wait_s(run, step):
 def _finite_share(run, residence_s):
     """Share of the steady request rate that a whole run reaches, with its start and its drain.
 
-    Closed loop: after n = requests / concurrency turns the ends of the last requests are spread by the lengths'
-    deviation times √n; while they drain the batch is half full on average.
+    Closed loop: after n = requests / concurrency turns the ends of the last requests are spread by the
+    lengths' deviation times √n; while they drain the batch is half full on average.
     Open loop: the last request ends a residence after the last arrival.
     """
     if run.requests <= 0:
@@ -298,8 +300,8 @@ def _finite_share(run, residence_s):
 
 @njit(cache=True)
 def _disaggregated(pre, dec, run):
-    """Prefill workers are a queue with deterministic service (approximate mean-value analysis), decode workers a
-    delay that grows with the batch."""
+    """Prefill workers are a queue with deterministic service (approximate mean-value analysis), decode
+    workers a delay that grows with the batch."""
     workers = run.prefill_workers * run.prefill_ranks
     ranks = run.decode_workers * run.decode_ranks
     prompt = max(1.0, run.isl_tokens * (1.0 - run.hit_frac))
@@ -333,4 +335,5 @@ def _disaggregated(pre, dec, run):
     if math.isfinite(population) and not math.isfinite(rate):
         ttft = max(ttft, population / served - decode)
     tpot = step / run.accepted_tokens
-    return ttft, ttft, tpot, ttft + decode, served * _finite_share(run, ttft + decode), batch
+    req_per_s = served * _finite_share(run, ttft + decode)
+    return ttft, ttft, tpot, ttft + decode, req_per_s, batch, step, 0.0, ttft

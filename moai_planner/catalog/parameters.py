@@ -51,6 +51,12 @@ def parameters_for(
     return _parameters_for(wanted, root)
 
 
+def assumed_for(accelerator: Accelerator, engine: str, precision: Precision) -> Parameters:
+    """What is assumed when nothing was calibrated: where a calibration starts from."""
+    wanted = Wanted(accelerator.id, accelerator.architecture, accelerator.platform, engine, precision.id)
+    return _assumed(wanted, _sets(data_root() / FOLDER / "assumed"))
+
+
 def clear_cache() -> None:
     """Forget files read before (after `calibrate` wrote new ones)."""
     _parameters_for.cache_clear()

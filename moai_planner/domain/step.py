@@ -48,6 +48,8 @@ class StepTimes:
     "A step takes at least this fraction of the value (80 % interval)."
     high_frac: float
     "… and at most this fraction."
+    mixed_row_s: float = 0.0
+    "Engine time of each sampled sequence in a step with prompt tokens, beyond `mixed_s`."
 
     def decode_step_s(self, sequences: np.ndarray | int, kv_tokens: np.ndarray | float) -> np.ndarray:
         """Pure decode. sequences [..] integers, kv_tokens [..] summed context → [..] seconds."""
@@ -58,9 +60,10 @@ class StepTimes:
         step_tokens: np.ndarray | float,
         token_pairs: np.ndarray | float = 0.0,
         kv_tokens: np.ndarray | float = 0.0,
+        sequences: np.ndarray | float = 0.0,
     ) -> np.ndarray:
         """A step with prompt tokens. step_tokens [..] prompt and decode tokens together → [..] seconds."""
-        base = np.interp(step_tokens, self.tokens, self.mixed_s)
+        base = np.interp(step_tokens, self.tokens, self.mixed_s) + self.mixed_row_s * np.asarray(sequences)
         return base + self.pair_s * np.asarray(token_pairs) + self.kv_s * np.asarray(kv_tokens)
 
 

@@ -1,0 +1,74 @@
+"""Prepared runs → predicted metrics, in the names and units of the measurements table.
+
+values = predict(prepared)         # metric → [run] predictions, NaN where the model makes none
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moai_planner.accuracy.draft import kept_tokens
+from moai_planner.accuracy.prepare import Prepared
+from moai_planner.accuracy.steady import pack, solve_steady
+from moai_planner.costmodel.serving import parameter_columns, stack, step_times_of, work_of
+from moai_planner.domain.parameters import Parameters
+from moai_planner.domain.units import MILLI
+
+RARE = 0.01
+"""Steps rarer than this are not seen by a p99 over tokens."""
+
+
+class Predictor:
+    """Holds the loads of the configurations, so that new parameters cost no second reading."""
+
+    def __init__(self, prepared: Prepared):
+        self.prepared = prepared
+        self.work = stack([work_of(c) for c in prepared.configurations])
+
+    def outcomes(self, parameters: list[Parameters] | None = None) -> np.ndarray:
+        """Steady state of every run (`steady.OUT`) with one parameter set a configuration."""
+        configurations = self.prepared.configurations
+        columns = parameter_columns(parameters or [c.parameters for c in configurations])
+        times = step_times_of(configurations, self.work, columns)
+        records = self.prepared.records.copy()
+        accept_frac = columns.draft_accept_frac[records["decode"], 0]
+        records["accepted_tokens"] = kept_tokens(records["draft_tokens"], accept_frac)
+        return solve_steady(pack(times), records)
+
+
+def predict(prepared: Prepared) -> dict[str, np.ndarray]:
+    """Metrics of every run with the parameters its configurations carry."""
+    if not prepared.runs:
+        return {}
+    return metrics_of(prepared, Predictor(prepared).outcomes())
+
+
+def metrics_of(prepared: Prepared, out: np.ndarray) -> dict[str, np.ndarray]:
+    """Steady-state outcomes in the names and units of the table."""
+    runs = prepared.runs
+    events = np.array([run.events_per_token for run in runs])
+    isl, osl = prepared.records["isl_tokens"], prepared.records["osl_tokens"]
+    devices = np.array([run.devices for run in runs], dtype=float)
+    kept = out["kept_tokens"]
+    tpot_ms = out["tpot_s"] / MILLI / events
+    itl_p99_s = np.where(out["mixed_share"] > RARE, out["mixed_step_s"], out["tpot_s"] * out["kept_tokens"])
+    last_s = np.maximum(2.0 * out["burst_s"] - out["ttft_median_s"], out["ttft_median_s"])
+    decode_s = out["e2el_s"] - out["ttft_s"]
+    output_tps = out["req_per_s"] * osl
+    total_tps = out["req_per_s"] * (isl + osl)
+    values = {
+        "ttft_ms_mean": out["ttft_s"] / MILLI,
+        "ttft_ms_median": out["ttft_median_s"] / MILLI,
+        "ttft_ms_p99": last_s / MILLI,
+        "tpot_ms_mean": tpot_ms,
+        "tpot_ms_median": tpot_ms,
+        "itl_ms_mean": tpot_ms * kept,
+        "itl_ms_p99": itl_p99_s / MILLI,
+        "e2el_s_mean": out["e2el_s"],
+        "e2el_s_median": decode_s + out["ttft_median_s"],
+        "output_tps": output_tps,
+        "total_tps": total_tps,
+        "output_tps_per_accel": output_tps / devices,
+        "total_tps_per_accel": total_tps / devices,
+    }
+    return {name: np.where(np.isfinite(value), value, np.nan) for name, value in values.items()}

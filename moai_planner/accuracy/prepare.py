@@ -1,0 +1,223 @@
+"""Runs → what a prediction computes with: each distinct engine configuration once, and a record per run.
+
+prepared = prepare(runs, model_of, accelerator_of, parameters_of)
+prepared.configurations        # distinct engines, in order of first use
+prepared.records               # `steady.RUN`, one per predictable run
+prepared.unsupported           # the others, with reasons
+
+Settings that a run does not state are the engine's defaults, listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from moai_planner.accuracy import steady
+from moai_planner.accuracy.draft import drafting
+from moai_planner.accuracy.run import Run, Unsupported, Workers
+from moai_planner.costmodel.configuration import Configuration
+from moai_planner.costmodel.serving import kv_transfer, memory_budget
+from moai_planner.domain.accelerator import Accelerator
+from moai_planner.domain.errors import InputError
+from moai_planner.domain.layout import Engine, Layout
+from moai_planner.domain.model import Model
+from moai_planner.domain.parameters import Parameters
+from moai_planner.domain.precision import PRECISIONS, Precision
+
+ModelOf = Callable[[str], Model]
+AcceleratorOf = Callable[[str], Accelerator]
+ParametersOf = Callable[[Accelerator, str, Precision], Parameters]
+
+DEVICES_PER_NODE = 8
+PROMPT_BUDGET_TOKENS = {"vllm": 8192, "moreh-vllm": 8192, "atom": 16384, "sglang": 16384, "trtllm": 8192}
+"""Prompt tokens that one step may hold, by engine (their defaults on large devices)."""
+DEFAULT_BUDGET_TOKENS = 8192
+SEPARATE_PREFILL = ("sglang", "atom")
+"""Engines that run prompts in steps of their own instead of beside decoding."""
+MEMORY_FRAC = 0.9
+SMALLEST_TABLE = 256
+LARGEST_TABLE = 8192
+_ARRIVALS = {
+    "closed": steady.CLOSED,
+    "open": steady.OPEN,
+    "static": steady.STATIC,
+    "offline": steady.OFFLINE,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Runs ready to predict; `groups[i]` names the parameters of configuration i."""
+
+    runs: tuple[Run, ...]
+    unsupported: tuple[Unsupported, ...]
+    configurations: tuple[Configuration, ...]
+    groups: tuple[tuple[str, str, str], ...]
+    "(accelerator id, engine, number format) of each configuration."
+    records: np.ndarray
+
+
+def prepare(
+    runs: Sequence[Run], model_of: ModelOf, accelerator_of: AcceleratorOf, parameters_of: ParametersOf
+) -> Prepared:
+    """Resolve names, share configurations, collect what cannot be predicted."""
+    table = _Table(model_of, accelerator_of, parameters_of)
+    kept: list[Run] = []
+    left_out: list[Unsupported] = []
+    records: list[tuple] = []
+    for run in runs:
+        try:
+            records.append(table.record(run))
+            kept.append(run)
+        except InputError as error:
+            left_out.append(_left_out(run, error.problems[0].value or error.problems[0].remedy))
+        except _CannotPredict as reason:
+            left_out.append(_left_out(run, str(reason)))
+    return Prepared(
+        runs=tuple(kept),
+        unsupported=tuple(left_out),
+        configurations=tuple(table.configurations),
+        groups=tuple(table.groups),
+        records=np.array(records, dtype=steady.RUN),
+    )
+
+
+class _CannotPredict(Exception):
+    """The reason shown."""
+
+
+def _left_out(run: Run, reason: str) -> Unsupported:
+    return Unsupported(run.id, run.source, run.split, reason)
+
+
+class _Table:
+    """Distinct configurations, by everything that tells them apart."""
+
+    def __init__(self, model_of: ModelOf, accelerator_of: AcceleratorOf, parameters_of: ParametersOf):
+        self.model_of, self.accelerator_of, self.parameters_of = model_of, accelerator_of, parameters_of
+        self.configurations: list[Configuration] = []
+        self.groups: list[tuple[str, str, str]] = []
+        self._index: dict[tuple, int] = {}
+        self._room: dict[tuple, float] = {}
+
+    def record(self, run: Run) -> tuple:
+        model = self.model_of(run.model)
+        first, last = run.workers[0], run.workers[-1]
+        draft = drafting(run, model)
+        decode = self._configuration(run, model, last, draft.tokens)
+        prefill = self._configuration(run, model, first, 0.0) if run.disaggregated else decode
+        latency, token_s, slowdown = self._transfer(run, prefill, decode)
+        kv_tokens = self._kv_tokens(decode)
+        engine = self.configurations[decode].engine
+        longest = (1.0 + run.length_low_frac) / 2.0
+        return (
+            prefill,
+            decode,
+            int(run.disaggregated),
+            _ARRIVALS[run.arrivals],
+            run.concurrency,
+            run.request_rate,
+            run.requests,
+            run.isl_tokens,
+            run.osl_tokens,
+            (1.0 - run.length_low_frac) / np.sqrt(12.0) / longest,
+            run.prefix_hit_frac,
+            first.count,
+            first.dp,
+            last.count,
+            last.dp,
+            engine.max_num_batched_tokens,
+            run.max_num_seqs or LARGEST_TABLE,
+            kv_tokens,
+            int(last.engine in SEPARATE_PREFILL),
+            draft.tokens,
+            1.0,
+            draft.cost_frac,
+            latency,
+            token_s,
+            slowdown,
+        )
+
+    def _configuration(self, run: Run, model: Model, workers: Workers, draft_tokens: float) -> int:
+        accelerator = self.accelerator_of(workers.accelerator)
+        precision = _precision(run, model)
+        instances = workers.count * workers.dp
+        load = run.concurrency or run.requests
+        sequences = _table_size(load / instances * (1.0 + draft_tokens))
+        engine = Engine(
+            name=workers.engine,
+            max_num_seqs=sequences,
+            max_num_batched_tokens=run.max_num_batched_tokens
+            or PROMPT_BUDGET_TOKENS.get(workers.engine, DEFAULT_BUDGET_TOKENS),
+            max_model_len=int(run.isl_tokens + run.osl_tokens) + 1,
+            memory_utilization_frac=MEMORY_FRAC,
+            prefix_caching=run.prefix_hit_frac > 0,
+        )
+        layout = Layout(workers.tp, workers.pp, workers.dp, min(workers.ep, workers.tp * workers.dp))
+        key = (workers.accelerator, run.model, precision, layout, engine)
+        if key not in self._index:
+            per_node = max(DEVICES_PER_NODE, accelerator.scale_up.devices)
+            configuration = Configuration(
+                accelerator=accelerator,
+                model=model,
+                precision=precision,
+                layout=layout,
+                engine=engine,
+                devices_per_node=per_node,
+                network_bytes_per_s=accelerator.scale_out_bytes_per_s * per_node,
+                parameters=self.parameters_of(accelerator, workers.engine, precision),
+            )
+            self._index[key] = len(self.configurations)
+            self.configurations.append(configuration)
+            self.groups.append((accelerator.id, workers.engine, precision.id))
+        return self._index[key]
+
+    def _kv_tokens(self, index: int) -> float:
+        """KV tokens of a rank. A model that does not fit by our estimate ran all the same: assume it held
+        one long request."""
+        if index not in self._room:
+            c = self.configurations[index]
+            self._room[index] = float(max(memory_budget(c).kv_tokens, c.engine.max_model_len))
+        return self._room[index]
+
+    def _transfer(self, run: Run, prefill: int, decode: int) -> tuple[float, float, float]:
+        if not run.disaggregated:
+            return 0.0, 0.0, 0.0
+        connector = "lmcache" if run.kv_connector == "host_staged" else "nixl"
+        moved = kv_transfer(self.configurations[prefill], self.configurations[decode], connector)
+        rate = moved.bytes_per_s
+        if rate <= 0:
+            raise _CannotPredict("the network between the nodes is not known")
+        return moved.latency_s, moved.bytes_per_token / rate, moved.decode_slowdown_frac
+
+
+def _precision(run: Run, model: Model) -> Precision:
+    name = run.precision or model.native_precision
+    if name not in PRECISIONS:
+        raise _CannotPredict(f"precision {name} is not known")
+    precision = PRECISIONS[name]
+    return precision.with_kv(run.kv) if run.kv else precision
+
+
+def _table_size(sequences: float) -> int:
+    """Powers of two, so that runs of one engine at several concurrencies share a table.
+
+    >>> _table_size(3), _table_size(257)
+    (256, 512)
+    """
+    size = SMALLEST_TABLE
+    while size < sequences and size < LARGEST_TABLE:
+        size *= 2
+    return size
+
+
+def with_parameters(prepared: Prepared, parameters_of: ParametersOf) -> Prepared:
+    """The same runs with other parameters (KV transfers keep theirs)."""
+    changed = tuple(
+        replace(c, parameters=parameters_of(c.accelerator, c.engine.name, c.precision))
+        for c in prepared.configurations
+    )
+    return replace(prepared, configurations=changed)
