@@ -1,0 +1,113 @@
+"""What an instance serves in the steady state of equal requests: the figures `estimate` prints.
+
+    point = operating_point(times, layout, batch=32, isl_tokens=1024, osl_tokens=512, …)
+
+Closed form for one instance kept full: each data-parallel rank decodes `batch` sequences, and every
+sequence that ends is replaced by one whose prompt takes its prefill time away from decoding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from moai_planner.domain.layout import Engine, Layout
+from moai_planner.domain.provenance import Interval
+from moai_planner.domain.step import StepTimes
+
+STATED_CONFIDENCE = 0.8
+"""Of the interval that step times carry."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One instance kept at `batch` sequences per data-parallel rank."""
+
+    prefill_s: Interval
+    "One prompt alone, in chunks as large as a step may be."
+    ttft_s: Interval
+    "The same with the time outside the engine."
+    decode_step_s: Interval
+    "One decode step of the batch at the mean context, no prompt in it."
+    tpot_s: Interval
+    "Between two tokens of a request, prompts of the others included."
+    prefill_tokens_per_s: Interval
+    "The instance doing nothing but prompts."
+    decode_tokens_per_s: Interval
+    "The instance doing nothing but decoding."
+    output_tokens_per_s: Interval
+    "Steady state of whole requests."
+    total_tokens_per_s: Interval
+    "Prompt and output tokens of the same."
+    requests_per_s: Interval
+
+
+def operating_point(
+    times: StepTimes,
+    layout: Layout,
+    engine: Engine,
+    batch: int,
+    isl_tokens: int,
+    osl_tokens: int,
+    context_tokens: float | None = None,
+    confidence: float = STATED_CONFIDENCE,
+) -> OperatingPoint:
+    """Closed-form figures of one instance; `context_tokens` defaults to the mean over a request's life.
+
+    With pipeline stages the batch is spread over the steps in flight.
+    """
+    context = isl_tokens + osl_tokens / 2 if context_tokens is None else context_tokens
+    in_step = max(1, math.ceil(batch / times.stages))
+    prompt_s = prefill_s(times, engine, isl_tokens)
+    step_s = float(times.decode_step_s(in_step, in_step * context))
+    tpot_s = step_s + in_step * prompt_s / times.stages / osl_tokens
+    requests = layout.dp * batch / (tpot_s * osl_tokens)
+    outside_s = times.request_s + times.prompt_token_s * isl_tokens
+    low, high = interval_ends(times.low_frac, times.high_frac, confidence)
+
+    def slow(value: float) -> Interval:
+        return Interval(value, value * low, value * high, times.basis)
+
+    def fast(value: float) -> Interval:
+        return Interval(value, value / high, value / low, times.basis)
+
+    return OperatingPoint(
+        prefill_s=slow(prompt_s),
+        ttft_s=slow(prompt_s + outside_s),
+        decode_step_s=slow(step_s),
+        tpot_s=slow(tpot_s),
+        prefill_tokens_per_s=fast(layout.dp * times.stages * isl_tokens / prompt_s),
+        decode_tokens_per_s=fast(layout.dp * batch / step_s),
+        output_tokens_per_s=fast(requests * osl_tokens),
+        total_tokens_per_s=fast(requests * (isl_tokens + osl_tokens)),
+        requests_per_s=fast(requests),
+    )
+
+
+def prefill_s(times: StepTimes, engine: Engine, isl_tokens: int, cached_tokens: int = 0) -> float:
+    """One prompt alone, chunk after chunk; with stages the chunks follow each other through them."""
+    chunk = engine.max_num_batched_tokens
+    if engine.long_prefill_token_threshold:
+        chunk = min(chunk, engine.long_prefill_token_threshold)
+    total, longest, done = 0.0, 0.0, cached_tokens
+    while done < isl_tokens:
+        tokens = min(chunk, isl_tokens - done)
+        one = float(times.mixed_step_s(tokens, tokens * (done + tokens / 2)))
+        total += one / times.stages
+        longest = max(longest, one)
+        done += tokens
+    return total + longest * (1 - 1 / times.stages)
+
+
+def interval_ends(low_frac: float, high_frac: float, confidence: float) -> tuple[float, float]:
+    """The 80 % interval at another confidence, taken as log-normal around the prediction.
+
+    >>> interval_ends(0.8, 1.25, 0.8)
+    (0.8, 1.25)
+    >>> tuple(round(end, 2) for end in interval_ends(0.8, 1.25, 0.95))
+    (0.71, 1.41)
+    """
+    normal = NormalDist()
+    share = normal.inv_cdf((1 + confidence) / 2) / normal.inv_cdf((1 + STATED_CONFIDENCE) / 2)
+    return low_frac**share, high_frac**share
