@@ -222,8 +222,8 @@ def _router(router: LaneRouter, launch: Launch) -> Context:
 
 
 def _one_line(text: str) -> str:
-    """For comments, which end with their line."""
-    return " ".join(text.split())
+    """For comments, which end with their line and hold no control characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def _cell(text: str) -> str:
