@@ -13,7 +13,15 @@ from moai_planner.simulate.compiled import entry, part, shared_part
 from moai_planner.simulate.fields import *  # noqa: F403  (columns of the tables, constants only)
 from moai_planner.simulate.histogram import bin_of
 from moai_planner.simulate.memory import free_blocks, make_room, release
-from moai_planner.simulate.queues import REQUEST_BITS, REQUEST_MASK, append, drop_end, pop_event, push_event, unlink
+from moai_planner.simulate.queues import (
+    REQUEST_BITS,
+    REQUEST_MASK,
+    append,
+    drop_end,
+    pop_event,
+    push_event,
+    unlink,
+)
 from moai_planner.simulate.routing import route
 from moai_planner.simulate.scheduler import schedule, start_decoding
 from moai_planner.simulate.stretch import interpolate, new_blocks, steps_within, walk

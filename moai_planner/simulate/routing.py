@@ -57,7 +57,20 @@ def _least(rank, pool_ranks, first, count, turns, pool):
 
 @shared_part
 def route(
-    policy, pool, pool_first, pool_ranks, turns, rank, request, owner, hashes, starts, totals, totals_f, granule, i
+    policy,
+    pool,
+    pool_first,
+    pool_ranks,
+    turns,
+    rank,
+    request,
+    owner,
+    hashes,
+    starts,
+    totals,
+    totals_f,
+    granule,
+    i,
 ):
     """Choose a rank of the pool for request i."""
     first, count = pool_first[pool], pool_first[pool + 1] - pool_first[pool]

@@ -93,7 +93,21 @@ def _take_chunk(rank, rank_f, request, chunks, r, i, chunk):
 
 @shared_part
 def schedule(
-    rank, rank_f, request, times, ends, phase, partials, chunks, joined, cache, hashes, starts, loading, r, now_s
+    rank,
+    rank_f,
+    request,
+    times,
+    ends,
+    phase,
+    partials,
+    chunks,
+    joined,
+    cache,
+    hashes,
+    starts,
+    loading,
+    r,
+    now_s,
 ):
     """Fill rank r's next step; returns the number of requests put into `loading` (their KV starts to move)."""
     holders, after, before = cache

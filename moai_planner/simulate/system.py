@@ -100,7 +100,14 @@ def build_machine(system: System) -> Machine:
                 models.append(group.instance)
                 for _ in range(group.count):
                     _add_instance(
-                        group.instance, len(models) - 1, instances, slowdown, pool, rank_rows, unit_rows, unit_floats
+                        group.instance,
+                        len(models) - 1,
+                        instances,
+                        slowdown,
+                        pool,
+                        rank_rows,
+                        unit_rows,
+                        unit_floats,
                     )
                     instances += 1
             if groups:
@@ -150,7 +157,16 @@ def _rank_row(instance: InstanceModel, stages: int, unit: int) -> list[int]:
     row[f.BLOCK_TOKENS] = engine.block_size_tokens
     row[f.BLOCKS] = instance.memory.kv_blocks // stages
     row[f.UNIT] = unit
-    for column in (f.RUN_HEAD, f.RUN_TAIL, f.WAIT_HEAD, f.WAIT_TAIL, f.READY_HEAD, f.READY_TAIL, f.LRU_HEAD, f.LRU_TAIL):
+    for column in (
+        f.RUN_HEAD,
+        f.RUN_TAIL,
+        f.WAIT_HEAD,
+        f.WAIT_TAIL,
+        f.READY_HEAD,
+        f.READY_TAIL,
+        f.LRU_HEAD,
+        f.LRU_TAIL,
+    ):
         row[column] = -1
     row[f.GRANULE_TOKENS] = -1 if engine.prefix_caching else 0
     return row
@@ -188,7 +204,5 @@ def largest_request_tokens(system: System) -> int:
 def window_tokens(system: System) -> int:
     """The shortest context window in the system."""
     return min(
-        group.instance.engine.max_model_len
-        for lane in system.lanes
-        for group in (*lane.entry, *lane.decode)
+        group.instance.engine.max_model_len for lane in system.lanes for group in (*lane.entry, *lane.decode)
     )
