@@ -23,13 +23,15 @@ FAMILIES = (
 """SLO admissibility is in the columns: a stream that cannot meet its objectives there has no x."""
 
 
-def build(problem: Problem, relaxed: bool = False, ratio: float = 0.0) -> tuple[LpProblem, Variables]:
+def build(
+    problem: Problem, relaxed: bool = False, ratio: float = 0.0, families: tuple = FAMILIES
+) -> tuple[LpProblem, Variables]:
     """The programme and its variables."""
     variables = make_variables(problem, relaxed)
     expression, sense = objective(problem, variables, ratio)
     programme = LpProblem("plan", LpMinimize if sense > 0 else LpMaximize)
     programme.setObjective(expression)
-    for family in FAMILIES:
+    for family in families:
         for name, row in family(problem, variables):
             programme.addConstraint(row, name)
     return programme, variables

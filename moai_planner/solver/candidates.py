@@ -30,6 +30,8 @@ from moai_planner.solver.traffic import Traffic, traffic
 
 STEP_TOKENS = {"mixed": (2048, 8192), "prefill": (8192,), "decode": (2048,)}
 """Token budgets of a step that are tried; small ones keep decode steady beside prompts."""
+GRAPH_PLATFORMS = ("cuda", "rocm")
+"""Platforms whose decode steps replay captured graphs."""
 MOST_SEQUENCES = 512
 PREFILL_SEQUENCES = 64
 PLANNED_BUSY_FRAC = 0.8
@@ -66,7 +68,12 @@ def find_candidates(
     """All candidates of all deployments and the reasons of those left out (`deployment: role: reason`)."""
     rejected: Counter = Counter()
     found: list[Option] = []
-    cases = [case for d in request.deployments for pool in request.pools for case in _cases(d, pool, request, parameters_for, rejected)]
+    cases = [
+        case
+        for d in request.deployments
+        for pool in request.pools
+        for case in _cases(d, pool, request, parameters_for, rejected)
+    ]
     times = _times_of(cases)
     budgets = [memory_budget(case.configuration) for case in cases]
     rows = list(zip(cases, times, budgets, strict=True))
@@ -75,7 +82,9 @@ def find_candidates(
     return tuple(found), rejected
 
 
-def engine_for(deployment: Deployment, role: str, step_tokens: int, options: Options) -> Engine:
+def engine_for(
+    deployment: Deployment, role: str, step_tokens: int, options: Options, graphs: bool = True
+) -> Engine:
     """The engine settings a candidate is planned with; the batch limit is fixed at its point later."""
     return Engine(
         name=options.engine,
@@ -83,12 +92,16 @@ def engine_for(deployment: Deployment, role: str, step_tokens: int, options: Opt
         max_num_batched_tokens=step_tokens,
         max_model_len=deployment.max_model_len,
         prefix_caching=deployment.prefix_caching,
-        graphs=True,
+        graphs=graphs,
     )
 
 
 def _cases(
-    deployment: Deployment, pool: Pool, request: CapacityRequest, parameters_for: ParametersFor, rejected: Counter
+    deployment: Deployment,
+    pool: Pool,
+    request: CapacityRequest,
+    parameters_for: ParametersFor,
+    rejected: Counter,
 ) -> list[_Case]:
     counted: Counter = Counter()
     parameters = parameters_for(pool.accelerator, request.options.engine, deployment.precision)
@@ -102,8 +115,13 @@ def _cases(
                 rejected[f"{deployment.name}: {role}: pipeline stages do not exchange KV"] += 1
                 continue
             for step_tokens in STEP_TOKENS[role]:
-                engine = engine_for(deployment, role, step_tokens, request.options)
-                found.append(_Case(deployment, pool, role, _configuration(deployment, pool, layout, engine, parameters)))
+                graphs = pool.accelerator.platform in GRAPH_PLATFORMS
+                engine = engine_for(deployment, role, step_tokens, request.options, graphs)
+                found.append(
+                    _Case(
+                        deployment, pool, role, _configuration(deployment, pool, layout, engine, parameters)
+                    )
+                )
     for reason, count in counted.items():
         rejected[f"{deployment.name}: layout: {reason}"] += count
     return found

@@ -17,7 +17,11 @@ def to_problem(request: CapacityRequest, options: tuple[Option, ...]) -> Problem
     seen = {option.candidate.deployment: option.traffic for option in options}
     windows = max((t.windows for t in seen.values()), default=1)
     streams = tuple(
-        Stream(name, name, _stretched(seen[name].rates_by_window(), windows) if name in seen else (1.0,) * windows)
+        Stream(
+            name,
+            name,
+            _stretched(seen[name].rates_by_window(), windows) if name in seen else (1.0,) * windows,
+        )
         for name in (d.name for d in request.deployments)
     )
     return Problem(
@@ -34,7 +38,8 @@ def to_problem(request: CapacityRequest, options: tuple[Option, ...]) -> Problem
 def _column(option: Option, windows: int) -> Column:
     c = option.candidate
     use = {
-        resource: _stretched(option.traffic.by_window(per_cell), windows) for resource, per_cell in c.use.items()
+        resource: _stretched(option.traffic.by_window(per_cell), windows)
+        for resource, per_cell in c.use.items()
     }
     return Column(
         id=c.id,

@@ -18,7 +18,9 @@ def without_dominated(problem: Problem, rejected: Counter) -> Problem:
     partners = _partners(problem)
     dropped: set[str] = set()
     for a in problem.columns:
-        if any(b.id not in dropped and dominates(problem, b, a, partners) for b in problem.columns if b is not a):
+        if any(
+            b.id not in dropped and dominates(problem, b, a, partners) for b in problem.columns if b is not a
+        ):
             dropped.add(a.id)
             rejected[f"{a.deployment}: {a.role}: another layout of the pool is never worse"] += 1
     return _without(problem, dropped)
@@ -41,9 +43,13 @@ def dominates(problem: Problem, b: Column, a: Column, partners: dict[str, frozen
     copies = a.devices // b.devices
     pool = next(p for p in problem.pools if p.name == a.pool)
     # An instance over part of its last node blocks all of it, so only sizes that pack are compared.
-    if a.devices > pool.devices_per_node and (a.devices % pool.devices_per_node or pool.devices_per_node % b.devices):
+    if a.devices > pool.devices_per_node and (
+        a.devices % pool.devices_per_node or pool.devices_per_node % b.devices
+    ):
         return False
-    if copies * b.price_usd_per_h > a.price_usd_per_h * (1 + 1e-12) or copies * b.power_w > a.power_w * (1 + 1e-9):
+    if copies * b.price_usd_per_h > a.price_usd_per_h * (1 + 1e-12) or copies * b.power_w > a.power_w * (
+        1 + 1e-9
+    ):
         return False
     if not partners.get(b.id, frozenset()) >= partners.get(a.id, frozenset()):
         return False

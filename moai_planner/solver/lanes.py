@@ -14,7 +14,9 @@ from moai_planner.solver.run import run, run_with_counts
 SEPARATOR = "@"
 
 
-def with_own_lanes(problem: Problem, answer: Answer, gap_frac: float, time_limit_s: float) -> tuple[Problem, Answer]:
+def with_own_lanes(
+    problem: Problem, answer: Answer, gap_frac: float, time_limit_s: float
+) -> tuple[Problem, Answer]:
     """Split shared prefill columns; the first solve's bound stays valid, since splitting only restricts."""
     if not _shared_prefill(answer):
         return problem, answer
@@ -83,7 +85,9 @@ def base_id(column_id: str) -> str:
     return column_id.split(SEPARATOR)[0]
 
 
-def lanes_of_answer(problem: Problem, answer: Answer, deployment: str) -> list[tuple[str, tuple[str, ...], float]]:
+def lanes_of_answer(
+    problem: Problem, answer: Answer, deployment: str
+) -> list[tuple[str, tuple[str, ...], float]]:
     """(head column, member columns, share of the deployment) for each lane in use, largest share first."""
     found = []
     for column in problem.columns:

@@ -154,7 +154,9 @@ def decode_point(s: Setting, mixed: bool, most_instances: int) -> Point | str:
     osl, tokens = t.mean(t.osl), t.mean(t.osl * t.context) / t.mean(t.osl)
     slow = 1.0 + (s.transfer.decode_slowdown_frac if s.transfer is not None and not mixed else 0.0)
     captured = s.times.decode_s[batch] * slow
-    added = _added_by_prompts(s, t.new_tokens, t.pairs, batch) if mixed else np.zeros((len(batch), len(t.isl)))
+    added = (
+        _added_by_prompts(s, t.new_tokens, t.pairs, batch) if mixed else np.zeros((len(batch), len(t.isl)))
+    )
     added_mean = added @ t.weight
     kv_s = s.times.kv_s * slow
     step = captured + kv_s * tokens * batch + batch * added_mean / osl
@@ -207,7 +209,9 @@ def _decode_use(
 
 
 def _batch_grid(most: int) -> np.ndarray:
-    grid = np.unique(np.concatenate(([1, 2, 4], np.arange(8, 129, 8), np.arange(144, 257, 16), np.arange(288, 2049, 32))))
+    grid = np.unique(
+        np.concatenate(([1, 2, 4], np.arange(8, 129, 8), np.arange(144, 257, 16), np.arange(288, 2049, 32)))
+    )
     return grid[grid <= most]
 
 
@@ -237,7 +241,9 @@ def _meets_tpot(
         elif objective.metric == "itl":
             # Steps with a prompt chunk are a share of all steps; where that share reaches into the
             # percentile, the longest such step must meet it.
-            longest = captured + (float(s.times.mixed_step_s(s.engine.max_num_batched_tokens)) if added.any() else 0)
+            longest = captured + (
+                float(s.times.mixed_step_s(s.engine.max_num_batched_tokens)) if added.any() else 0
+            )
             share = np.where(added > 0, np.maximum(step - captured, 0) / np.maximum(step, 1e-12), 0.0)
             tail = 1 - (objective.percentile or 50.0) / 100
             good &= np.where(share > tail, np.maximum(longest, step), step) <= limit
@@ -275,7 +281,10 @@ def _meets_ttft(
 
 def _each_holds(objective, unloaded: np.ndarray, probability: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.array(
-        [holds(objective, unloaded[b], probability[b : b + 1], scale[b : b + 1])[0] for b in range(len(scale))]
+        [
+            holds(objective, unloaded[b], probability[b : b + 1], scale[b : b + 1])[0]
+            for b in range(len(scale))
+        ]
     )
 
 

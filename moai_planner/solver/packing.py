@@ -29,7 +29,9 @@ def _take(devices: int, free: list[list[int]], per_node: int) -> Placement:
     if devices > per_node:
         hosts = [i for i, left in enumerate(free) if len(left) == per_node][: -(-devices // per_node)]
         return _from_hosts(devices, hosts, free, per_node)
-    return _from_hosts(devices, [i for i, left in enumerate(free) if len(left) >= devices][:1], free, per_node)
+    return _from_hosts(
+        devices, [i for i, left in enumerate(free) if len(left) >= devices][:1], free, per_node
+    )
 
 
 def _from_hosts(devices: int, hosts: Sequence[int], free: list[list[int]], per_node: int) -> Placement:

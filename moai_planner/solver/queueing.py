@@ -41,7 +41,9 @@ def wait_scale_s(
     return (arrival_cv**2 + service_cv**2) / 2 * service_s / (servers * (1 - utilisation))
 
 
-def attainment(limit_s: float, unloaded_s: np.ndarray, probability: np.ndarray, scale_s: np.ndarray) -> np.ndarray:
+def attainment(
+    limit_s: float, unloaded_s: np.ndarray, probability: np.ndarray, scale_s: np.ndarray
+) -> np.ndarray:
     """Share of requests with unloaded + wait ≤ limit. unloaded [sample], probability and scale [..] → [..]."""
     slack = limit_s - unloaded_s
     late = probability[..., None] * np.exp(-np.maximum(slack, 0.0) / scale_s[..., None])

@@ -33,7 +33,8 @@ def make_variables(problem: Problem, relaxed: bool = False) -> Variables:
     top = None if free else 1.0
     n, x, y, u = {}, {}, {}, {}
     for i, column in enumerate(problem.columns):
-        n[column.id] = LpVariable(f"n{i}", 0, problem.most_instances(column), whole)
+        most = None if relaxed else problem.most_instances(column)
+        n[column.id] = LpVariable(f"n{i}", 0, most, whole)
         if column.headroom > 0 or problem.simplicity_usd_per_h > 0:
             u[column.id] = LpVariable(f"u{i}", 0, 1, whole)
         for k, stream in enumerate(problem.streams):

@@ -43,7 +43,13 @@ def pool(accelerator_id="h200", nodes=1, devices=8, price=2.5, name=None):
 
 
 def deployment(
-    model_name="Qwen/Qwen3-32B", precision_id="bf16", slo=None, name="chat", roles=None, max_model_len=16384, **kind
+    model_name="Qwen/Qwen3-32B",
+    precision_id="bf16",
+    slo=None,
+    name="chat",
+    roles=None,
+    max_model_len=16384,
+    **kind,
 ):
     one = trace(**kind)
     limits = {"ttft_p95": 2.0, "tpot_p95": 0.05} if slo is None else slo
