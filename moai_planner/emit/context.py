@@ -146,9 +146,6 @@ def _notices(launch: Launch) -> list[str]:
         for router in launch.routers
         if router.lane.weight == 0
     ]
-    if len(launch.plan.windows) > 1:
-        count = len(launch.plan.windows)
-        lines.append(f"the plan has {count} windows; these files run its instances and weights all the time")
     if any(router.connector == "example" for router in launch.routers):
         lines.append(
             "lanes on CPUs move KV through a folder that all their hosts must share; it grows with requests"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from moai_planner.domain.plan import Plan
 
@@ -14,8 +16,7 @@ SHORT = 16
 
 def plan_digest(plan: Plan) -> str:
     """sha256 of the plan's fields as JSON with sorted keys; equal plans have equal digests."""
-    text = json.dumps(asdict(plan), sort_keys=True, separators=(",", ":"), default=_plain)
-    return content_digest(text.encode())
+    return content_digest(json.dumps(_canonical(asdict(plan)), sort_keys=True).encode())
 
 
 def content_digest(content: bytes) -> str:
@@ -23,10 +24,16 @@ def content_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _plain(value: object) -> object:
-    """Mappings that are not dicts and numbers of array libraries, as JSON knows them."""
-    if hasattr(value, "items"):
-        return dict(value.items())
-    if hasattr(value, "item"):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} in a plan has no JSON form")
+def _canonical(value: Any) -> Any:
+    """One form for what compares equal: 3.0 is 3, a tuple a list, a number of an array library a number.
+
+    >>> _canonical({"tokens": 3.0, "hosts": (0, 1)})
+    {'tokens': 3, 'hosts': [0, 1]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(entry) for entry in value]
+    if hasattr(value, "tolist"):
+        return _canonical(value.tolist())
+    return int(value) if isinstance(value, float) and value.is_integer() else value
