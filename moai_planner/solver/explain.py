@@ -117,7 +117,7 @@ def _looser_objectives(request: CapacityRequest, make_problem: MakeProblem) -> l
     for chosen in [*[{key} for key in keys], set(keys)]:
         for factor in LOOSER:
             looser = _with_looser(request, chosen, factor)
-            if run(make_problem(looser)[0], gap_frac=0.05, time_limit_s=5.0).found:
+            if _feasible(make_problem(looser)[0]):
                 return [
                     Relaxation(
                         f"objective {o.key} of {d.name}",
@@ -130,6 +130,13 @@ def _looser_objectives(request: CapacityRequest, make_problem: MakeProblem) -> l
                     if (d.name, o.key) in chosen
                 ]
     return []
+
+
+def _feasible(problem: Problem) -> bool:
+    able = {c.deployment for c in problem.columns if c.role != "prefill"}
+    if not all(stream.deployment in able for stream in problem.streams):
+        return False
+    return run(replace(problem, objective="least-cost"), gap_frac=0.05, time_limit_s=5.0).found
 
 
 def _with_looser(request: CapacityRequest, chosen: set[tuple[str, str]], factor: float) -> CapacityRequest:

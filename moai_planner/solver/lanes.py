@@ -12,6 +12,8 @@ from moai_planner.solver.notation import DECODE, PREFILL, Answer, Column, Lane, 
 from moai_planner.solver.run import run, run_with_counts
 
 SEPARATOR = "@"
+FULL_SPLIT_S = 3.0
+"""Time for the larger second try, when splitting only the columns in use costs more than the gap allows."""
 
 
 def with_own_lanes(
@@ -21,14 +23,21 @@ def with_own_lanes(
     if not _shared_prefill(answer):
         return problem, answer
     used = {c for c, n in answer.counts.items() if n}
-    for columns in (used, {c.id for c in problem.columns}):
+    best: tuple[Problem, Answer] | None = None
+    for columns, limit_s in ((used, time_limit_s), ({c.id for c in problem.columns}, min(time_limit_s, FULL_SPLIT_S))):
         split = split_prefill(problem, columns)
-        again = run(split, gap_frac=gap_frac, time_limit_s=time_limit_s)
-        if again.found:
+        again = run(split, gap_frac=gap_frac, time_limit_s=limit_s)
+        if again.found and (best is None or _better(problem, again, best[1])):
             gap = abs(again.value - answer.bound) / abs(again.value) if again.value else 0.0
             status = "optimal" if gap <= max(gap_frac, 1e-6) else "feasible"
-            return split, replace(again, bound=answer.bound, gap_frac=gap, status=status)
-    return problem, replace(answer, status="infeasible", termination="no whole instances a lane")
+            best = split, replace(again, bound=answer.bound, gap_frac=gap, status=status)
+        if best is not None and best[1].status == "optimal":
+            break
+    return best or (problem, replace(answer, status="infeasible", termination="no whole instances a lane"))
+
+
+def _better(problem: Problem, new: Answer, old: Answer) -> bool:
+    return new.value < old.value if problem.objective == "least-cost" else new.value > old.value
 
 
 def _shared_prefill(answer: Answer) -> bool:

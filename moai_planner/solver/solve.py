@@ -39,7 +39,7 @@ def solve(
     say("finding candidates")
     options, problem, rejected = prepare(request, parameters_for, caps)
     say(f"solving {len(problem.columns)} candidates")
-    first = _run(request, problem)
+    first = _run(request, problem) if _all_served(problem) else Answer("infeasible", "no candidate")
     if not first.found:
         say("explaining")
         return _no(request, problem, first, rejected, parameters_for, caps)
@@ -60,6 +60,12 @@ def prepare(
     options, rejected = find_candidates(request, parameters_for, caps)
     problem = without_lonely(to_problem(request, options), rejected)
     return options, without_lonely(without_dominated(problem, rejected), rejected), rejected
+
+
+def _all_served(problem: Problem) -> bool:
+    """Every deployment has at least one column that could answer it."""
+    able = {c.deployment for c in problem.columns if c.role != "prefill"}
+    return all(stream.deployment in able for stream in problem.streams)
 
 
 def _run(request: CapacityRequest, problem: Problem) -> Answer:

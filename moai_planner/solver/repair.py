@@ -1,0 +1,136 @@
+"""Solve, simulate on the plan's own trace, tighten what was too full, solve again.
+
+The programme plans with queueing formulas; the simulation has the last word. Where an objective is missed
+the utilisation cap of the candidate groups that serve it tightens (TTFT: those that prefill; TPOT and ITL: those
+that decode; E2EL: both), until every objective holds, the stock is too small, or the rounds are used up.
+Each round is kept in `plan.verification["rounds"]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from moai_planner.domain.cluster import CapacityRequest
+from moai_planner.domain.plan import Plan
+from moai_planner.solver.candidates import ParametersFor, cap_key
+from moai_planner.solver.solve import Progress, solve
+
+MOST_ROUNDS = 6
+LEAST_CAP = 0.2
+"""A group is not tightened below this share of its formula's load."""
+STEADY = "stable"
+
+_ROLES = {
+    "ttft": ("prefill", "mixed"),
+    "tpot": ("decode", "mixed"),
+    "itl": ("decode", "mixed"),
+    "e2el": ("prefill", "decode", "mixed"),
+}
+
+
+@dataclass(frozen=True)
+class Miss:
+    """An objective that the simulated plan does not keep."""
+
+    deployment: str
+    objective: str
+    limit_s: float
+    observed_s: float
+
+
+def solve_and_verify(
+    request: CapacityRequest,
+    parameters_for: ParametersFor,
+    simulate: Callable[[Plan], Any],
+    progress: Progress | None = None,
+    most_rounds: int = MOST_ROUNDS,
+) -> Plan:
+    """A plan whose simulation keeps every objective, or the last one with what it misses."""
+    say = progress or (lambda text: None)
+    caps: dict[str, float] = {}
+    rounds: list[dict[str, Any]] = []
+    shown: dict[str, Any] = {"simulated": False}
+    for number in range(1, most_rounds + 1):
+        say(f"round {number}: solving")
+        plan = solve(request, parameters_for, caps=caps)
+        if plan.status not in ("optimal", "feasible"):
+            rounds.append(_round(number, plan, (), caps))
+            return replace(plan, verification={**shown, "holds": False, "rounds": rounds})
+        say(f"round {number}: simulating")
+        report = simulate(plan)
+        missed = misses(plan, report)
+        rounds.append(_round(number, plan, missed, caps))
+        shown = {"simulated": True, **summary(plan, report)}
+        if not missed or number == most_rounds:
+            break
+        tighter = tightened(plan, missed, caps)
+        if tighter == caps:
+            break
+        caps = tighter
+    return replace(plan, verification={**shown, "holds": not missed, "rounds": rounds})
+
+
+def misses(plan: Plan, report: Any) -> tuple[Miss, ...]:
+    """Objectives above their limit, by deployment; an unstable queue misses all of them."""
+    found = []
+    for deployment in plan.deployments:
+        observed = observed_s(report, deployment.name)
+        for key, limit_s in deployment.slo.items():
+            value = observed.get(key, float("inf"))
+            if not value <= limit_s:
+                found.append(Miss(deployment.name, key, limit_s, value))
+    return tuple(found)
+
+
+def tightened(plan: Plan, missed: tuple[Miss, ...], caps: Mapping[str, float]) -> dict[str, float]:
+    """Caps for the next round: each group once, by its worst miss."""
+    factors: dict[str, float] = {}
+    for miss in missed:
+        for instance in plan.instances:
+            if instance.deployment == miss.deployment and instance.role in _ROLES[miss.objective.split("_")[0]]:
+                key = cap_key(instance.deployment, instance.pool, instance.role)
+                factors[key] = min(factors.get(key, 1.0), cap_step(miss))
+    return {**caps, **{key: max(LEAST_CAP, caps.get(key, 1.0) * factor) for key, factor in factors.items()}}
+
+
+def cap_step(miss: Miss) -> float:
+    """How much less load to plan: a step time follows load about linearly, a wait much faster.
+
+    >>> cap_step(Miss("a", "tpot_p95", 0.040, 0.044)), cap_step(Miss("a", "ttft_p95", 1.0, 8.0))
+    (0.9, 0.7)
+    """
+    over = miss.observed_s / miss.limit_s if miss.limit_s > 0 else float("inf")
+    if miss.objective.startswith("ttft"):
+        return 0.92 if over < 1.2 else 0.85 if over < 2 else 0.7
+    return 0.95 if over < 1.05 else 0.9 if over < 1.2 else 0.8 if over < 1.5 else 0.65
+
+
+def _round(number: int, plan: Plan, missed: tuple[Miss, ...], caps: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "round": number,
+        "status": plan.status,
+        "cost_usd_per_h": plan.cost_usd_per_h,
+        "objective": plan.objective.value,
+        "caps": dict(sorted(caps.items())),
+        "missed": [
+            {
+                "deployment": m.deployment,
+                "objective": m.objective,
+                "limit_s": m.limit_s,
+                "observed_s": m.observed_s if m.observed_s < float("inf") else None,
+            }
+            for m in missed
+        ],
+    }
+
+
+def observed_s(report: Any, deployment: str) -> dict[str, float]:
+    """Objective → simulated value. TO BE JOINED with the simulator's report."""
+    return dict(report.observed_s(deployment))
+
+
+def summary(plan: Plan, report: Any) -> dict[str, Any]:
+    """What the plan file keeps of a simulation."""
+    return dict(report.summary())
