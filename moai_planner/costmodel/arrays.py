@@ -155,7 +155,7 @@ def _expert_work(c: Configuration, fullest: float) -> dict[str, float]:
         "expert_layers": fullest * layers,
         "experts": experts,
         "experts_per_rank": experts / ranks,
-        "experts_per_token": max((part.experts_per_token for part in parts), default=0),
+        "experts_per_token": max((part.experts_per_token for part in parts), default=1),
         "expert_parameters": slice_parameters,
         "expert_bytes": slice_parameters * bytes_per_element(number_format),
         "expert_flop_per_s": c.accelerator.flop_per_s(multiplied_as(number_format)),

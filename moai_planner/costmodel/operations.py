@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from moai_planner.costmodel.arrays import Work
-from moai_planner.costmodel.roofline import Numbers, experts_touched, product_s, roofline_s
+from moai_planner.costmodel.roofline import Numbers, experts_touched, paid_rows, product_s, roofline_s
 from moai_planner.domain.parameters import Parameters
 
 
@@ -56,10 +56,10 @@ def experts_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     """Routed experts: grouped products over the experts touched."""
     touched = touched_per_rank(w, p, tokens)
     token_rows = expert_rows_per_rank(w, p, tokens)
-    padded_rows = token_rows + touched * p.expert_half_tokens
+    rows = paid_rows(token_rows, touched * p.expert_half_tokens)
     per_row = 2.0 * w.expert_layers * w.expert_parameters / (w.expert_flop_per_s * p.expert_matmul_frac)
     per_expert = w.expert_layers * w.expert_bytes / (w.memory_bytes_per_s * p.expert_bandwidth_frac)
-    return roofline_s(per_row * padded_rows, per_expert * touched, p.unoverlapped_frac)
+    return roofline_s(per_row * rows, per_expert * touched, p.unoverlapped_frac)
 
 
 def elements_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
