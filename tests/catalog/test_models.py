@@ -1,0 +1,277 @@
+"""Models: totals agree with the public model cards, every attention kind reads, faults are named."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from moai_planner.catalog.models import model, model_names, read_model
+from moai_planner.catalog.paths import MODEL_CONFIGS, PACKAGE
+from moai_planner.costmodel.weights import expert_parameters, total_parameters
+from moai_planner.domain.errors import InputError
+from moai_planner.domain.precision import PRECISIONS
+from moai_planner.domain.provenance import ASSUMED
+
+SHARED = Path(os.environ.get("MOAI_SHARED_DATA", PACKAGE.parents[1] / "shared" / "data"))
+BILLION = 1e9
+
+PUBLISHED_TOTAL_B = {
+    "meta-llama/Llama-3.3-70B-Instruct": 70.55,
+    "meta-llama/Llama-3.1-8B-Instruct": 8.03,
+    "meta-llama/Llama-3.1-405B-Instruct": 405.9,
+    "meta-llama/Llama-3.2-1B-Instruct": 1.24,
+    "meta-llama/Llama-3.2-3B-Instruct": 3.21,
+    "meta-llama/Llama-2-7b-hf": 6.74,
+    "meta-llama/Llama-2-70b-hf": 68.98,
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct": 400.7,
+    "codellama/CodeLlama-34b-Instruct-hf": 33.74,
+    "mistralai/Mistral-7B-Instruct-v0.3": 7.25,
+    "mistralai/Mixtral-8x7B-v0.1": 46.70,
+    "mistralai/Mixtral-8x22B-v0.1": 140.6,
+    "Qwen/Qwen2.5-72B-Instruct": 72.71,
+    "Qwen/QwQ-32B": 32.76,
+    "Qwen/Qwen3-8B": 8.19,
+    "Qwen/Qwen3-32B": 32.76,
+    "Qwen/Qwen3-30B-A3B": 30.53,
+    "Qwen/Qwen3-235B-A22B": 235.09,
+    "Qwen/Qwen3-Coder-480B-A35B-Instruct": 480.15,
+    "Qwen/Qwen3.5-397B-A17B": 397.0,
+    "deepseek-ai/DeepSeek-R1": 671.0,
+    "deepseek-ai/DeepSeek-V4-Flash": 284.0,
+    "openai/gpt-oss-120b": 116.83,
+    "openai/gpt-oss-20b": 20.91,
+    "moonshotai/Kimi-K2-Instruct": 1026.4,
+    "MiniMaxAI/MiniMax-M2.5": 228.7,
+    "zai-org/GLM-5": 744.0,
+    "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16": 31.6,
+    "nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-FP8": 120.6,
+    "nvidia/Llama-3_3-Nemotron-Super-49B-v1": 49.87,
+    "microsoft/phi-2": 2.78,
+    "tiiuae/falcon-7b": 6.92,
+}
+PUBLISHED_ACTIVE_B = {
+    "deepseek-ai/DeepSeek-R1": 37.5,
+    "deepseek-ai/DeepSeek-V4-Pro": 49.0,
+    "Qwen/Qwen3-235B-A22B": 22.0,
+    "meta-llama/Llama-4-Maverick-17B-128E-Instruct": 17.2,
+    "openai/gpt-oss-120b": 5.7,
+    "Qwen/Qwen3.5-397B-A17B": 17.0,
+}
+NOT_READ = {"state-spaces/mamba-2.8b"}
+"""Measured once, on a device whose engine is not ours, with no attention at all."""
+
+DENSE = {
+    "architectures": ["NewForCausalLM"],
+    "num_hidden_layers": 4,
+    "hidden_size": 64,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "vocab_size": 1000,
+}
+
+
+def read(**keys):
+    return read_model(DENSE | keys, "x", "config.json", ASSUMED)
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_every_shipped_model_reads(name):
+    """Layers add up, the precision exists, and the source is named."""
+    found = model(name)
+    assert found.native_precision in PRECISIONS
+    assert found.source.title and found.source.where
+    assert sum(part.layers for part in found.attention) <= found.layers
+    if "Nemotron" not in name:
+        assert sum(part.layers for part in found.attention) == found.layers
+        assert sum(part.layers for part in found.feed_forward) == found.layers
+
+
+def test_at_least_thirty_models_ship():
+    assert len(model_names()) >= 30
+
+
+@pytest.mark.parametrize(("name", "published_b"), PUBLISHED_TOTAL_B.items())
+def test_total_parameters_agree_with_the_model_card(name, published_b):
+    """Law: the sizes read from a configuration make the number of weights its card states."""
+    assert total_parameters(model(name)) / BILLION == pytest.approx(published_b, rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "published_b"), PUBLISHED_ACTIVE_B.items())
+def test_active_parameters_agree_with_the_model_card(name, published_b):
+    found = model(name)
+    idle = sum(
+        part.layers * (part.experts - part.experts_per_token) * expert_parameters(found.hidden_size, part)
+        for part in found.feed_forward
+        if part.experts
+    )
+    assert (total_parameters(found) - idle) / BILLION == pytest.approx(published_b, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("openai/gpt-oss-120b", "mxfp4"),
+        ("deepseek-ai/DeepSeek-R1", "fp8"),
+        ("deepseek-ai/DeepSeek-V4-Pro", "fp4"),
+        ("meta-llama/Llama-3.3-70B-Instruct", "bf16"),
+        ("moonshotai/Kimi-K2.5", "int4"),
+        ("nvidia/Kimi-K2.5-NVFP4", "nvfp4"),
+        ("moonshotai/Kimi-K3", "mxfp4"),
+        ("meta-llama/Llama-2-7b-hf", "fp16"),
+    ],
+)
+def test_native_precision(name, precision):
+    assert model(name).native_precision == precision
+
+
+@pytest.mark.parametrize(
+    ("quantization", "precision"),
+    [
+        ({"quant_method": "awq", "bits": 4}, "awq"),
+        ({"quant_method": "gptq", "bits": 4}, "int4"),
+        ({"quant_method": "gptq", "bits": 8}, "int8"),
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"quant_algo": "NVFP4", "quant_method": "modelopt"}, "nvfp4"),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"a": {"weights": {"num_bits": 8, "type": "float"}}},
+            },
+            "fp8",
+        ),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"a": {"weights": {"num_bits": 4, "type": "int"}}},
+            },
+            "int4",
+        ),
+        ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}}, "fp8"),
+    ],
+)
+def test_quantization_forms(quantization, precision):
+    assert read(quantization_config=quantization).native_precision == precision
+
+
+def test_sliding_windows_alternate_in_gpt_oss():
+    windowed, full = model("openai/gpt-oss-120b").attention
+    assert (windowed.layers, windowed.window_tokens, full.layers, full.window_tokens) == (18, 128, 18, 0)
+
+
+def test_unused_window_is_no_window():
+    """Qwen writes a window and switches it off."""
+    assert read(sliding_window=32768, use_sliding_window=False).attention[0].window_tokens == 0
+    assert read(sliding_window=4096).attention[0].window_tokens == 4096
+
+
+def test_latent_attention_keeps_one_latent():
+    (part,) = model("deepseek-ai/DeepSeek-V3.2").attention
+    assert (part.kind, part.kv_heads, part.kv_lora_rank, part.sparse_top_k_tokens) == ("mla", 1, 512, 2048)
+
+
+def test_hybrid_has_state_and_attention():
+    linear, full = model("Qwen/Qwen3.5-397B-A17B").attention
+    assert (linear.kind, linear.layers, full.kind, full.layers) == ("linear", 45, "gqa", 15)
+    assert linear.state_elements > 0 and full.gated_output
+
+
+def test_wrapper_and_bare_configuration_read_alike():
+    bare = read()
+    wrapped = read_model(
+        {"architectures": ["NewForCausalLM"], "text_config": DENSE}, "x", "config.json", ASSUMED
+    )
+    assert wrapped == bare
+
+
+def test_unknown_architecture_with_usual_keys_is_grouped_attention():
+    (part,) = read().attention
+    assert (part.kind, part.query_heads, part.kv_heads, part.head_size) == ("gqa", 8, 2, 8)
+
+
+def test_missing_and_wrong_keys_are_all_named():
+    document = {key: value for key, value in DENSE.items() if key not in ("vocab_size", "intermediate_size")}
+    with pytest.raises(InputError) as caught:
+        read_model(document | {"num_key_value_heads": -2}, "x", "dir/config.json", ASSUMED)
+    text = str(caught.value)
+    for part in ("dir/config.json: vocab_size", "intermediate_size", "num_key_value_heads: -2"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"num_hidden_layers": "4"}, "num_hidden_layers: '4'"),
+        ({"num_key_value_heads": 3}, "must divide num_attention_heads"),
+        ({"layer_types": ["full_attention"]}, "one entry for each of 4 layers"),
+        ({"quantization_config": {"quant_method": "magic"}}, "quantization_config.quant_method: 'magic'"),
+    ],
+)
+def test_odd_configurations(keys, said):
+    with pytest.raises(InputError) as caught:
+        read(**keys)
+    assert said in str(caught.value)
+
+
+def test_configuration_by_path(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps(DENSE | {"torch_dtype": "bfloat16"}))
+    by_folder, by_file = model(str(tmp_path)), model(str(tmp_path / "config.json"))
+    assert by_folder == by_file and by_folder.id == str(tmp_path)
+
+
+def test_number_format_written_beside_the_configuration(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps(DENSE))
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
+    assert model(str(tmp_path)).native_precision == "fp8"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "is not JSON"), ("[]", "a list at the top"), ("", "is not JSON")]
+)
+def test_not_a_configuration(tmp_path: Path, text, said):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=said):
+        model(str(tmp_path))
+
+
+def test_unknown_model_suggests_near_names():
+    with pytest.raises(InputError, match="did you mean openai/gpt-oss-120b"):
+        model("openai/gpt-os-120b")
+
+
+def test_short_and_differently_cased_names():
+    assert model("GPT-OSS-120B") is model("openai/gpt-oss-120b")
+
+
+def test_shipped_files_hold_only_what_is_read():
+    """No weights map, no tokenizer ids, no rope: sizes alone."""
+    for path in MODEL_CONFIGS.glob("*.json"):
+        keys = json.loads(path.read_text()).keys()
+        assert not {"rope_theta", "rope_scaling", "bos_token_id", "hidden_act", "vision_config"} & keys
+
+
+@pytest.mark.shared
+def test_every_shared_configuration_reads():
+    """Any Hugging Face configuration works: all public ones at hand do."""
+    path = SHARED / "model_configs" / "model_configs.jsonl.gz"
+    if not path.is_file():
+        pytest.skip("no shared data")
+    for line in gzip.decompress(path.read_bytes()).decode().splitlines():
+        row = json.loads(line)
+        found = read_model(row["config"], row["model"], row["model"], ASSUMED)
+        assert found.layers and total_parameters(found) > BILLION / 10
+
+
+@pytest.mark.shared
+def test_every_measured_model_resolves():
+    path = SHARED / "measurements" / "serving_runs.csv.gz"
+    if not path.is_file():
+        pytest.skip("no shared data")
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    names = {row["model"] for row in csv.DictReader(lines)}
+    assert names - set(model_names()) <= NOT_READ
