@@ -27,8 +27,8 @@ class Parameters:
 
     matmul_frac: float = 0.75
     "Share of the dense peak that a large matrix product reaches."
-    matmul_half_tokens: float = 64.0
-    "Rows at which a matrix product reaches half of that share."
+    matmul_half_tokens: float = 150.0
+    "Rows that a large matrix product loses to filling and padding; few rows run at half of that share."
     weight_bandwidth_frac: float = 0.85
     "Share of the memory bandwidth when dense weights and activations stream."
     unoverlapped_frac: float = 0.10
@@ -39,8 +39,8 @@ class Parameters:
     "Share of the memory bandwidth when decode attention reads KV."
     expert_matmul_frac: float = 0.55
     "Share of the dense peak in grouped expert products."
-    expert_half_tokens: float = 24.0
-    "Rows per expert at which they reach half of that share (tiles are padded)."
+    expert_half_tokens: float = 60.0
+    "The same rows lost, per expert (tiles are padded)."
     expert_bandwidth_frac: float = 0.70
     "Share of the memory bandwidth when expert weights stream."
     expert_spread_frac: float = 1.0

@@ -1,0 +1,178 @@
+"""Laws of splitting a model: shards add up, copies are counted, traffic follows the topology."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from moai_planner.costmodel.arrays import work_of
+from moai_planner.costmodel.checks import layout_problems
+from moai_planner.costmodel.comm import all_reduce_bytes_factor, group_rate, traffic
+from moai_planner.costmodel.memory import memory_budget, weight_bytes_per_device
+from moai_planner.costmodel.roofline import experts_touched
+from moai_planner.costmodel.serving import kv_transfer, step_times
+from moai_planner.costmodel.weights import checkpoint_bytes
+from moai_planner.domain.accelerator import Link
+from moai_planner.domain.layout import Layout
+from tests.costmodel.cases import ALL, DENSE, EXPERTS, LATENT, WINDOWED, configuration
+
+
+@pytest.mark.parametrize("which", ALL)
+@pytest.mark.parametrize("tp", [1, 2, 4])
+def test_shards_add_up_to_the_checkpoint(which, tp):
+    """All devices together hold the checkpoint, and copies of what cannot be split (under 6 %)."""
+    c = configuration(which, tp=tp)
+    whole = checkpoint_bytes(c.model, c.precision)
+    held = tp * weight_bytes_per_device(c)
+    assert whole * 0.999 <= held <= whole * 1.06
+
+
+@pytest.mark.parametrize("which", [WINDOWED, LATENT, EXPERTS])
+def test_spreading_experts_whole_or_in_slices_stores_the_same(which):
+    """Expert parallelism moves experts between ranks; it neither adds nor loses any."""
+    sliced = weight_bytes_per_device(configuration(which, tp=8, ep=1))
+    whole = weight_bytes_per_device(configuration(which, tp=8, ep=8))
+    assert whole == pytest.approx(sliced, rel=1e-9)
+
+
+def test_data_parallel_ranks_share_experts_and_copy_the_rest():
+    """A rank of DP8 holds an eighth of the experts and all of the attention."""
+    one = configuration(LATENT, tp=1)
+    spread = configuration(LATENT, tp=1, dp=8, ep=8)
+    assert weight_bytes_per_device(spread) < weight_bytes_per_device(one) / 6
+    assert work_of(spread).projection_bytes == work_of(one).projection_bytes
+
+
+@pytest.mark.parametrize("pp", [2, 4])
+def test_pipeline_stages_split_layers(pp):
+    """Even stages: per device a pp-th of the layers, and one vocabulary matrix at most."""
+    whole, staged = configuration(DENSE, tp=2), configuration(DENSE, tp=2, pp=pp)
+    assert weight_bytes_per_device(staged) == pytest.approx(weight_bytes_per_device(whole) / pp, rel=0.08)
+    assert work_of(staged).dense_bytes == pytest.approx(work_of(whole).dense_bytes)
+    assert step_times(staged).stages == pp
+
+
+def test_kv_heads_are_copied_beyond_their_number():
+    """Eight KV heads: 8 ranks hold one each, 16 ranks hold one each too; a latent is on every rank."""
+    per_rank = [memory_budget(configuration(DENSE, tp=tp)).kv_bytes_per_token for tp in (4, 8, 16)]
+    assert per_rank == [2 * per_rank[1], per_rank[1], per_rank[1]]
+    latent = [memory_budget(configuration(LATENT, tp=tp)).kv_bytes_per_token for tp in (1, 8)]
+    assert latent[0] == latent[1] == 61 * 576 * 2
+
+
+@pytest.mark.parametrize("which", ALL)
+def test_memory_parts_add_up(which):
+    """What the engine may use is weights, activations, graphs, runtime and KV; blocks fit in KV."""
+    c = configuration(which)
+    m = memory_budget(c)
+    used = m.weights_bytes + m.activations_bytes + m.graphs_bytes + m.runtime_bytes + m.kv_bytes
+    assert used == pytest.approx(c.accelerator.memory_bytes * c.engine.memory_utilization_frac)
+    assert m.kv_tokens * m.kv_bytes_per_token <= m.kv_bytes
+    assert m.kv_tokens == m.kv_blocks * c.engine.block_size_tokens
+
+
+def test_a_model_that_is_too_large_has_no_blocks():
+    """Weights beyond the memory leave nothing, and the budget says so."""
+    m = memory_budget(configuration(LATENT, "h100_sxm", tp=8))
+    assert not m.fits and m.kv_tokens == 0 and m.kv_bytes < 0
+
+
+def test_published_block_count_of_llama_8b_on_h100():
+    """vLLM logs about 54 GiB for KV, 440,000 tokens, for Llama-3.1-8B in bf16 on one H100 80 GB."""
+    m = memory_budget(configuration(("meta-llama/Llama-3.1-8B-Instruct", "bf16"), "h100_sxm", tp=1))
+    assert m.kv_tokens == pytest.approx(440_000, rel=0.05)
+
+
+def test_experts_touched():
+    """One token touches k, very many touch all, and never more than there are."""
+    tokens = np.arange(1, 5000)
+    touched = experts_touched(256, 8, tokens)
+    assert touched[0] == pytest.approx(8)
+    assert np.all(np.diff(touched) >= 0) and touched[-1] == pytest.approx(256)
+    draws = np.random.default_rng(0).random((400, 32, 64)).argsort(axis=-1)[..., :4]
+    seen = np.mean([len(np.unique(draw)) for draw in draws])
+    assert float(experts_touched(64, 4, 32)) == pytest.approx(seen, rel=0.01)
+
+
+def test_experts_see_the_tokens_of_all_data_parallel_ranks():
+    """The same batch a rank touches more experts when more ranks share them."""
+    alone = work_of(configuration(EXPERTS, tp=1))
+    shared = work_of(configuration(EXPERTS, tp=1, dp=8, ep=8))
+    assert (alone.group_ranks, shared.group_ranks) == (1, 8)
+    assert shared.experts_per_rank == alone.experts_per_rank / 8
+
+
+def test_mesh_gives_a_small_group_few_ports():
+    """Two of eight devices on a mesh see a seventh of a device's rate; all eight see all of it."""
+    mesh, switch = Link("mesh", 448.0, 8), Link("switch", 448.0, 8)
+    assert group_rate(mesh, 2) == pytest.approx(64) and group_rate(mesh, 8) == 448
+    assert group_rate(switch, 2) == group_rate(switch, 8) == 448
+
+
+def test_all_reduce_matches_bytes_by_hand():
+    """70B, TP8, one token: 161 all-reduces of 16 KiB at 7/4 over 450 GB/s."""
+    c = configuration(DENSE, "h200_sxm", tp=8)
+    found = traffic(c, 1.0)
+    assert found.reduce_hops == 161 * 3
+    assert found.reduce_s_per_token == pytest.approx(161 * 8192 * 2 * 1.75 / 450e9)
+    assert all_reduce_bytes_factor(2) == 1.0
+
+
+def test_a_group_over_nodes_pays_the_network():
+    """TP16 on nodes of 8 adds hops and bytes on the network; on a rack of 72 it does not."""
+    over = traffic(configuration(DENSE, "h200_sxm", tp=16), 1.0)
+    inside = traffic(configuration(DENSE, "gb200_nvl72", tp=16), 1.0)
+    assert over.reduce_network_hops > 0 and over.reduce_network_s_per_token > 0
+    assert inside.reduce_network_hops == 0 and inside.reduce_network_s_per_token == 0
+
+
+def test_one_device_does_not_communicate():
+    """No peers, no collectives."""
+    found = traffic(configuration(EXPERTS, tp=1), 1.0)
+    assert all(value == 0 for value in vars(found).values())
+
+
+def test_pipeline_sends_cross_where_stages_do():
+    """Two stages of eight devices sit on two nodes; of four, on one."""
+    assert traffic(configuration(DENSE, tp=8, pp=2), 1.0).send_network_share == 1
+    assert traffic(configuration(DENSE, tp=4, pp=2), 1.0).send_network_share == 0
+
+
+def test_transfer_rates():
+    """Vendors differ → through host memory, slower and harder on decoding; half a node, half the network."""
+    here, there = configuration(WINDOWED, "h100_sxm", tp=4), configuration(WINDOWED, "mi300x", tp=4)
+    direct, staged = kv_transfer(here, here), kv_transfer(here, there)
+    assert staged.staged and not direct.staged
+    assert staged.bytes_per_s < direct.bytes_per_s
+    assert staged.decode_slowdown_frac > direct.decode_slowdown_frac
+    assert direct.bytes_per_token == 2 * 36 * 8 * 64 * 2
+    assert kv_transfer(here, configuration(WINDOWED, "h100_sxm", tp=2)).bytes_per_s == pytest.approx(
+        direct.bytes_per_s / 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("which", "layout", "field"),
+    [
+        (DENSE, Layout(tp=3), "tp"),
+        (DENSE, Layout(tp=0), "tp"),
+        (DENSE, Layout(tp=1, pp=81), "pp"),
+        (DENSE, Layout(tp=8, ep=8), "ep"),
+        (EXPERTS, Layout(tp=4, ep=3), "ep"),
+        (EXPERTS, Layout(tp=4, ep=8), "ep"),
+    ],
+)
+def test_impossible_layouts_are_named(which, layout, field):
+    """The problem names the degree that is wrong."""
+    problems = layout_problems(replace(configuration(which), layout=layout).model, layout)
+    assert [problem.field for problem in problems] == [field]
+
+
+@pytest.mark.parametrize(
+    "layout", [Layout(8), Layout(8, ep=8), Layout(1, dp=8, ep=8), Layout(2, pp=2, dp=4, ep=8)]
+)
+def test_possible_layouts_have_no_problem(layout):
+    """What vLLM runs is not refused."""
+    assert layout_problems(configuration(LATENT).model, layout) == []
