@@ -49,7 +49,7 @@ def template_root() -> Path:
     """`templates/` of the checkout, or its copy inside the installed package."""
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "templates"
-    return checkout if checkout.is_dir() else package / "_data" / "templates"
+    return checkout if (checkout / "vllm_flags.csv").is_file() else package / "_data" / "templates"
 
 
 def target_names() -> tuple[str, ...]:

@@ -103,7 +103,7 @@ def plans(draw):
     return plan_of(tuple(pools), tuple(deployments), tuple(instances), tuple(lanes))
 
 
-@settings(max_examples=30, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(max_examples=20, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(plans())
 def test_any_whole_plan_compiles_and_keeps_its_laws(plan):
     """Law: devices once, ports once, weights kept, flags known, ranks complete, same bytes twice."""

@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +66,53 @@ def test_a_start_that_fails_says_why(tmp_path, monkeypatch):
     assert not _processes_of(tmp_path)
 
 
+STUBBORN = """import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.fork()
+time.sleep(120)
+"""
+
+
+def test_engines_that_ignore_the_request_to_end_are_killed(tmp_path, monkeypatch):
+    """Law: stop.sh leaves nothing, children included, and start.sh gives up in time."""
+    _shift_ports(monkeypatch, 100)
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    emit(loopback_plan(), "bash", tmp_path / "out")
+    limits = {"MOAI_START_TIMEOUT_S": "1", "MOAI_STOP_TIMEOUT_S": "1"}
+    environment = (
+        _environment(tmp_path, "") | {"VLLM": f"{sys.executable} {tmp_path / 'stubborn.py'}"} | limits
+    )
+    host = tmp_path / "out" / "hosts" / "127-0-0-1"
+    try:
+        ran = _run(host / "start.sh", environment, "engines")
+        assert ran.returncode == 1 and "not healthy after 1 s" in ran.stderr
+        assert len(_processes_of(tmp_path)) == 10
+    finally:
+        stopped = _run(host / "stop.sh", environment)
+    assert stopped.returncode == 0 and "killed after 1 s" in stopped.stdout
+    time.sleep(0.2)
+    assert not _processes_of(tmp_path)
+
+
+def test_what_an_earlier_plan_started_is_stopped_too(tmp_path, monkeypatch):
+    """Law: after emitting another plan into the same folder, stop.sh still ends the old engines."""
+    _shift_ports(monkeypatch, 110)
+    plan = loopback_plan()
+    emit(plan, "bash", tmp_path / "out")
+    environment = _environment(tmp_path, "")
+    host = tmp_path / "out" / "hosts" / "127-0-0-1"
+    try:
+        assert _run(host / "start.sh", environment, "engines").returncode == 0
+        renamed = {"p": "p2", "d": "d2", "m": "m2"}
+        instances = tuple(replace(one, id=renamed[one.id]) for one in plan.instances)
+        lanes = tuple(replace(lane, members=tuple(renamed[m] for m in lane.members)) for lane in plan.lanes)
+        emit(replace(plan, instances=instances, lanes=lanes), "bash", tmp_path / "out")
+    finally:
+        stopped = _run(host / "stop.sh", environment)
+    assert stopped.stdout.count("stopped") == 5
+    assert not _processes_of(tmp_path)
+
+
 @needs_nginx
 @pytest.mark.parametrize("affinity", ["none", "session"])
 def test_front_is_valid_nginx(tmp_path, affinity):
@@ -95,6 +146,10 @@ def _rehearse(tmp_path, monkeypatch, router: str, offset: int) -> None:
         assert {process.instance.role for process in served} == {"decode", "mixed"}
         prefilled = [r["prefilled_by"] for r in replies if "prefilled_by" in r]
         assert len(prefilled) == lanes["pd"] and all(name.endswith("kv_producer") for name in prefilled)
+        router_pd = next(one for one in report.launch.routers if one.name == "pd")
+        _end_group(tmp_path / "out" / "state" / "127-0-0-1" / "router-pd.pid", router_pd.port)
+        left = [_ask(f"http://{front.host}:{front.port}", number) for number in range(6)]
+        assert {reply["system_fingerprint"].split(":")[1] for reply in left} == {"mixed"}
     finally:
         stopped = _run(host / "stop.sh", environment)
     assert stopped.returncode == 0
@@ -105,7 +160,7 @@ def _rehearse(tmp_path, monkeypatch, router: str, offset: int) -> None:
 def _shift_ports(monkeypatch, offset: int) -> None:
     """Ports of this test and this worker, so that neighbours on the machine are left alone."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    shift = 10_700 + offset + 120 * worker
+    shift = 10_700 + offset + 130 * worker
     for use in ("front", "api", "router", "router_metrics"):
         monkeypatch.setitem(BASES, use, BASES[use] + shift)
 
@@ -121,9 +176,25 @@ def _environment(tmp_path: Path, router: str) -> dict[str, str]:
     }
 
 
-def _run(script: Path, environment: dict[str, str]) -> subprocess.CompletedProcess:
+def _end_group(pid_file: Path, port: int) -> None:
+    """As if the machine had lost it; returns when its port refuses connections."""
+    os.killpg(int(pid_file.read_text().split()[0]), signal.SIGKILL)
+    for _ in range(50):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return
+        time.sleep(0.1)
+
+
+def _run(script: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [script], env=environment, cwd="/", capture_output=True, text=True, timeout=3 * START_S, check=False
+        [script, *arguments],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=3 * START_S,
+        check=False,
     )
 
 
