@@ -14,13 +14,13 @@ from typing import Any
 
 from moai_planner.domain.cluster import CapacityRequest
 from moai_planner.domain.plan import Plan
+from moai_planner.domain.report import OVERLOADED, Report
 from moai_planner.solver.candidates import ParametersFor, cap_key
 from moai_planner.solver.solve import Progress, solve
 
 MOST_ROUNDS = 6
 LEAST_CAP = 0.2
 """A group is not tightened below this share of its formula's load."""
-STEADY = "stable"
 
 _ROLES = {
     "ttft": ("prefill", "mixed"),
@@ -43,7 +43,7 @@ class Miss:
 def solve_and_verify(
     request: CapacityRequest,
     parameters_for: ParametersFor,
-    simulate: Callable[[Plan], Any],
+    simulate: Callable[[Plan], Report],
     progress: Progress | None = None,
     most_rounds: int = MOST_ROUNDS,
 ) -> Plan:
@@ -72,15 +72,17 @@ def solve_and_verify(
     return replace(plan, verification={**shown, "holds": not missed, "rounds": rounds})
 
 
-def misses(plan: Plan, report: Any) -> tuple[Miss, ...]:
-    """Objectives above their limit, by deployment; an unstable queue misses all of them."""
+def misses(plan: Plan, report: Report) -> tuple[Miss, ...]:
+    """Objectives that the simulation does not keep; a queue that only grows keeps none."""
     found = []
-    for deployment in plan.deployments:
-        observed = observed_s(report, deployment.name)
-        for key, limit_s in deployment.slo.items():
-            value = observed.get(key, float("inf"))
-            if not value <= limit_s:
-                found.append(Miss(deployment.name, key, limit_s, value))
+    for shown in report.deployments:
+        limits = next(d.slo for d in plan.deployments if d.name == shown.deployment)
+        for key, limit_s in limits.items():
+            estimate = shown.statistics.get(key)
+            if shown.verdict == OVERLOADED:
+                found.append(Miss(shown.deployment, key, limit_s, float("inf")))
+            elif not shown.met.get(key, True):
+                found.append(Miss(shown.deployment, key, limit_s, estimate.value if estimate else float("inf")))
     return tuple(found)
 
 
@@ -126,11 +128,20 @@ def _round(number: int, plan: Plan, missed: tuple[Miss, ...], caps: Mapping[str,
     }
 
 
-def observed_s(report: Any, deployment: str) -> dict[str, float]:
-    """Objective → simulated value. TO BE JOINED with the simulator's report."""
-    return dict(report.observed_s(deployment))
-
-
-def summary(plan: Plan, report: Any) -> dict[str, Any]:
+def summary(plan: Plan, report: Report) -> dict[str, Any]:
     """What the plan file keeps of a simulation."""
-    return dict(report.summary())
+    return {
+        "router": report.router,
+        "attainment": {
+            d.deployment: {"all": d.attainment_frac, **dict(d.attainment)} for d in report.deployments
+        },
+        "percentiles": {
+            d.deployment: {key: value.value if value else None for key, value in d.statistics.items()}
+            for d in report.deployments
+        },
+        "verdict": {d.deployment: d.verdict for d in report.deployments},
+        "utilization": {
+            u.instance: u.utilization_frac for d in report.deployments for u in d.usage
+        },
+        "notes": list(report.notes),
+    }
