@@ -75,7 +75,7 @@ def evaluate(wanted: list[Configuration], points: int) -> tuple[int, float]:
         stop = min(start + CHUNK, len(wanted))
         w, p = rows(work, start, stop), parameter_rows(parameters, start, stop)
         decode = step.decode_base_s(w, p, batch, batch, True) + op.kv_s_per_token(w, p) * (batch * context)
-        mixed = step.mixed_base_s(w, p, tokens, 1.0) + op.pair_s(w, p) * (tokens * tokens / 2)
+        mixed = step.mixed_base_s(w, p, tokens) + op.pair_s(w, p) * (tokens * tokens / 2)
         total += float(decode.sum() + mixed.sum())
         made += decode.size + mixed.size
     return made, total

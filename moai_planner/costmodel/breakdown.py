@@ -50,7 +50,7 @@ def breakdown(
         sampled, sequences = rows, float(tokens_or_batch)
         replayed = c.engine.graphs and rows <= largest_captured(c.engine.max_num_seqs, True)
     else:
-        rows, sampled, sequences, replayed = tokens_or_batch, 1, 1.0, False
+        rows, sampled, sequences, replayed = tokens_or_batch, 1, 0.0, False
     build = _Builder(c.parameters.basis)
     _products(build, w, p, float(rows), float(sampled))
     _attention(build, w, p, phase, float(tokens_or_batch), context_tokens)

@@ -93,7 +93,7 @@ def prefill_s(times: StepTimes, engine: Engine, isl_tokens: int, cached_tokens: 
     total, longest, done = 0.0, 0.0, cached_tokens
     while done < isl_tokens:
         tokens = min(chunk, isl_tokens - done)
-        one = float(times.mixed_step_s(tokens, tokens * (done + tokens / 2)))
+        one = float(times.mixed_step_s(tokens, tokens * (done + tokens / 2), sequences=1))
         total += one / times.stages
         longest = max(longest, one)
         done += tokens

@@ -34,6 +34,12 @@ def head_s(w: Work, p: Parameters, rows: Numbers) -> Numbers:
     return product + w.gather_s_per_row / p.collective_bandwidth_frac * rows
 
 
+def head_s_per_row(w: Work, p: Parameters) -> Numbers:
+    """What one more sampled row adds when there are few: its arithmetic hides behind the head's weights."""
+    hidden = p.unoverlapped_frac * 2.0 * 2.0 * w.head_parameters / (w.bf16_flop_per_s * p.matmul_frac)
+    return hidden + w.gather_s_per_row / p.collective_bandwidth_frac
+
+
 def _dense_s(w: Work, p: Parameters, tokens, parameters, weight_bytes, flop_per_s) -> Numbers:
     compute = product_s(parameters, tokens, p.matmul_half_tokens, flop_per_s, p.matmul_frac)
     memory = weight_bytes / (w.memory_bytes_per_s * p.weight_bandwidth_frac)

@@ -99,6 +99,7 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
     decode = _decode_tables(w, p, engines, sizes)
     grids = [token_grid(e.max_num_batched_tokens, e.max_num_seqs) for e in engines]
     mixed = _mixed_tables(w, p, grids)
+    row = np.broadcast_to(step.mixed_row_s(w, p), (len(part), 1))
     pair = np.broadcast_to(op.pair_s(w, p), (len(part), 1))
     kv = np.broadcast_to(op.kv_s_per_token(w, p), (len(part), 1))
     return [
@@ -114,7 +115,7 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
             basis=c.parameters.basis,
             low_frac=c.parameters.low_frac,
             high_frac=c.parameters.high_frac,
-            mixed_row_s=float(np.broadcast_to(op.engine_s_per_sequence(w, p), (len(part), 1))[i, 0]),
+            mixed_row_s=float(row[i, 0]),
         )
         for i, c in enumerate(part)
     ]
@@ -127,11 +128,7 @@ def _decode_tables(w: Work, p: Parameters, engines, sizes) -> list[np.ndarray]:
     padded = np.array([np.pad(one, (0, width - len(one)), mode="edge") for one in ran], dtype=float)
     largest = np.array([[step.largest_captured(e.max_num_seqs, e.graphs)] for e in engines])
     base = step.decode_base_s(w, p, 0.0, padded, padded <= largest)
-    per_sequence = (
-        w.window_tokens * op.window_s_per_token(w, p)
-        + op.state_s_per_sequence(w, p)
-        + op.engine_s_per_sequence(w, p)
-    )
+    per_sequence = step.bounded_s_per_sequence(w, p) + op.engine_s_per_sequence(w, p)
     tables = []
     for i, size in enumerate(sizes):
         table = base[i, np.searchsorted(ran[i], size)] + per_sequence[i, 0] * np.arange(len(size))
@@ -141,8 +138,8 @@ def _decode_tables(w: Work, p: Parameters, engines, sizes) -> list[np.ndarray]:
 
 
 def _mixed_tables(w: Work, p: Parameters, grids) -> list[np.ndarray]:
-    """Steps with prompt tokens that sample one sequence; `mixed_row_s` adds the others."""
+    """Steps with prompt tokens; `mixed_row_s` adds what each sampled sequence costs."""
     width = max(len(grid) for grid in grids)
     tokens = np.array([np.pad(grid, (0, width - len(grid)), mode="edge") for grid in grids])
-    table = step.mixed_base_s(w, p, tokens, 1.0)
+    table = step.mixed_base_s(w, p, tokens)
     return [table[i, : len(grid)].copy() for i, grid in enumerate(grids)]

@@ -37,22 +37,30 @@ def decode_base_s(w: Work, p: Parameters, sequences: Numbers, padded: Numbers, r
     Layers with a window count it full: contexts shorter than a window are rare where windows are small.
     """
     device = products_s(w, p, padded, padded)
-    device = device + sequences * (
-        w.window_tokens * op.window_s_per_token(w, p) + op.state_s_per_sequence(w, p)
-    )
+    device = device + sequences * bounded_s_per_sequence(w, p)
     device = np.where(replayed, device, np.maximum(device, w.kernels * p.host_kernel_s))
     return device + op.engine_s(w, p) + sequences * op.engine_s_per_sequence(w, p)
 
 
-def mixed_base_s(w: Work, p: Parameters, tokens: Numbers, rows: Numbers) -> Numbers:
-    """A step with prompt tokens, without the part that grows with context.
+def mixed_base_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """A step with prompt tokens, without what grows with context and with the sequences sampled.
 
     The host launches it, so it cannot be shorter than the launches. A prompt token pairs with a full
     window in layers that have one.
     """
     attention = tokens * (w.window_tokens * op.window_pair_s(w, p) + op.state_s_per_token(w, p))
-    device = np.maximum(products_s(w, p, tokens, rows) + attention, w.kernels * p.host_kernel_s)
-    return device + op.engine_s(w, p) + rows * op.engine_s_per_sequence(w, p)
+    device = np.maximum(products_s(w, p, tokens, 1.0) + attention, w.kernels * p.host_kernel_s)
+    return device + op.engine_s(w, p)
+
+
+def mixed_row_s(w: Work, p: Parameters) -> Numbers:
+    """Each sampled sequence of such a step: the engine's time, its logits, its windows and state."""
+    return op.engine_s_per_sequence(w, p) + op.head_s_per_row(w, p) + bounded_s_per_sequence(w, p)
+
+
+def bounded_s_per_sequence(w: Work, p: Parameters) -> Numbers:
+    """Full windows and recurrent state that a decoding sequence reads, however long it is."""
+    return w.window_tokens * op.window_s_per_token(w, p) + op.state_s_per_sequence(w, p)
 
 
 def decode_step_s(w: Work, p: Parameters, sequences: Numbers, context_tokens: Numbers) -> Numbers:
