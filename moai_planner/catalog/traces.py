@@ -76,6 +76,12 @@ def trace(reference: str, file: str = "", field: str = "trace", seed: int | None
     return _format_of(source).read(source)
 
 
+def trace_files(reference: str) -> tuple[Path, ...]:
+    """The files that decide what `trace(reference)` is: the data, and the description where there is one."""
+    yaml_path, data_path = _yaml_and_data(_find(reference, "trace", ""))
+    return (data_path,) if yaml_path is None else (yaml_path, data_path)
+
+
 def _find(reference: str, file: str, field: str) -> Path:
     if reference in trace_names():
         return _shipped_folder() / f"{reference}.yaml"

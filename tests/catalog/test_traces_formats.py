@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from moai_planner.catalog.traces import trace
+from moai_planner.catalog.traces import trace, trace_files
 from moai_planner.domain.errors import InputError
 
 AZURE = (
@@ -98,6 +98,8 @@ def test_a_description_can_be_given_itself(tmp_path):
     (tmp_path / "log.csv").write_text(PLAIN)
     (tmp_path / "monday.yaml").write_text("data: log.csv\nname: monday\n")
     assert len(trace(str(tmp_path / "monday.yaml"))) == 3
+    assert trace_files(str(tmp_path / "monday.yaml")) == (tmp_path / "monday.yaml", tmp_path / "log.csv")
+    assert trace_files(str(tmp_path / "log.csv")) == (tmp_path / "log.csv",)
 
 
 def test_what_is_empty_or_late_is_counted(tmp_path):
@@ -157,6 +159,11 @@ WRONG = (
     ("client keys", '{"client_id":0,"windows":[]}\n', ["dataset_by_window"]),
     ("back too far", "gap_us,isl,osl,back,shared\n0,600,5,1,1\n9,600,5,0,0\n", ["line 2"]),
     ("shared too long", "gap_us,isl,osl,back,shared\n0,600,5,0,0\n9,600,5,1,3\n", ["line 3"]),
+    ("absurd blocks", "gap_us,isl,osl,back,shared\n0,600,5,0,0\n9,60099999999999,5,1,1\n", ["line 3"]),
+    ("half a link", "gap_us,isl,osl,back,shared\n0,600,5,0,0\n9,600,5,0.5,0\n", ["line 3"]),
+    ("absurd rate", CLIENTS.replace("[0.0,2.0,", "[0.0,1e12,"), ["requests expected"]),
+    ("absurd time", "arrival_s,isl,osl\n0,1,1\n1e300,2,2\n", ["line 3"]),
+    ("carriage return", "arrival_s,isl,osl\n0,1,1\n1,\r2,2\n", ["line 3"]),
     ("broken gzip", gzip.compress(b"arrival_s,isl,osl\n0,1,1\n" * 99)[:40], ["whole"]),
 )
 

@@ -16,9 +16,12 @@ from math import gamma
 
 import numpy as np
 
+from moai_planner.domain import units
 from moai_planner.domain.errors import InputError, Problem
 
 GAMMA, WEIBULL = "gamma", "weibull"
+MOST_REQUESTS = 100 * units.MEGA
+"More do not fit into memory."
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,16 @@ def sample(clients: Sequence[Client], start_s: float, duration_s: float, seed: i
 
     Every client draws from its own stream, so leaving one out does not change the others.
     """
-    parts = [_sample_client(client, start_s, start_s + duration_s, seed) for client in clients]
+    end_s = start_s + duration_s
+    expected = sum(
+        w.rate_req_per_s * max(0.0, min(w.end_s, end_s) - max(w.start_s, start_s))
+        for client in clients
+        for w in client.windows
+    )
+    if expected > MOST_REQUESTS:
+        remedy = "choose a shorter duration, or correct the rates"
+        raise InputError(Problem("sample", "duration", f"{expected:.3g} requests expected", remedy))
+    parts = [_sample_client(client, start_s, end_s, seed) for client in clients]
     arrival_s = np.concatenate([part.arrival_s for part in parts]) if parts else np.zeros(0)
     if len(arrival_s) == 0:
         remedy = "choose a start and a duration in which a client sends"

@@ -21,8 +21,10 @@ from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.workload import Trace
 
 SHOWN_PROBLEMS = 20
-LONGEST_TOKENS = units.GIGA
+LONGEST_TOKENS = 100 * units.MEGA
 "A length above this is a mistake, not a prompt."
+LATEST_S = units.PETA * units.MEGA
+"A time above this is a mistake; nanoseconds since 1970 read as seconds stay below."
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def build(
         refuse(
             source.file, [Problem(source.file, "", "no requests", "give a file with at least one request")]
         )
-    _check_values(source, arrival_s, isl_tokens, osl_tokens, lines, line_word)
+    check_values(source, arrival_s, isl_tokens, osl_tokens, lines, line_word)
     raw = Trace(
         name=source.name,
         arrival_s=arrival_s,
@@ -114,21 +116,23 @@ def build(
     )
 
 
-def _check_values(
+def check_values(
     source: Source,
     arrival_s: np.ndarray,
     isl_tokens: np.ndarray,
     osl_tokens: np.ndarray,
     lines: np.ndarray,
-    line_word: str,
+    line_word: str = "line",
 ) -> None:
+    """Refuse what no request can have: NaN, infinity, below zero, fractions of tokens, absurd sizes."""
     found: list[tuple[int, Problem]] = []
     columns = (("arrival", arrival_s), ("prompt length", isl_tokens), ("output length", osl_tokens))
     for what, values in columns:
         with np.errstate(invalid="ignore"):
             wrong = ~np.isfinite(values) | (values < 0)
+            wrong |= values > (LATEST_S if what == "arrival" else LONGEST_TOKENS)
             if what != "arrival":
-                wrong |= (values > LONGEST_TOKENS) | (values != np.floor(values))
+                wrong |= values != np.floor(values)
         remedy = (
             "a finite time, zero or more" if what == "arrival" else "a whole number of tokens, zero or more"
         )

@@ -16,7 +16,7 @@ import gzip
 
 import numpy as np
 
-from moai_planner.catalog.trace_formats.requests import Source, build, refuse
+from moai_planner.catalog.trace_formats.requests import Source, build, check_values, refuse
 from moai_planner.catalog.trace_formats.table import header_of, read_columns
 from moai_planner.domain import units
 from moai_planner.domain.errors import Problem
@@ -44,9 +44,10 @@ def read(source: Source) -> Trace:
     hashes, offsets, block_tokens = None, None, 0
     if blocked:
         block_tokens = source.options.block_tokens or DEFAULT_BLOCK_TOKENS
+        check_values(source, arrival_s, columns["isl"], columns["osl"], lines)
         counts = -(-columns["isl"].astype(np.int64) // block_tokens)
+        _check_links(source, counts, columns["back"], columns["shared"], lines)
         back, shared = columns["back"].astype(np.int64), columns["shared"].astype(np.int64)
-        _check_links(source, counts, back, shared, lines)
         hashes, offsets = _rebuild_blocks(counts, back, shared)
     return build(
         source,
@@ -80,10 +81,10 @@ def _check_links(
     source: Source, counts: np.ndarray, back: np.ndarray, shared: np.ndarray, lines: np.ndarray
 ) -> None:
     row = np.arange(len(counts))
-    parent = row - back
-    wrong = (back < 0) | (parent < 0) | (shared < 0) | (shared > counts) | ((back == 0) & (shared > 0))
-    safe = np.where(wrong, 0, parent)
-    wrong |= shared > counts[safe]
+    wrong = (back < 0) | (back > row) | (shared < 0) | (shared > counts) | ((back == 0) & (shared > 0))
+    wrong |= (back != np.floor(back)) | (shared != np.floor(shared))
+    parent = np.where(wrong, row, row - back).astype(np.int64)
+    wrong |= shared > counts[parent]
     if wrong.any():
         remedy = "point back to a request that is there, and share no more blocks than both have"
         refuse(

@@ -30,7 +30,15 @@ Columns = dict[str, np.ndarray]
 def header_of(head: str) -> tuple[str, ...]:
     """The names in the first line, stripped."""
     first_line = head.lstrip("\ufeff").split("\n", 1)[0].strip("\r")
-    return tuple(name.strip() for name in next(csv.reader([first_line]), []))
+    return tuple(name.strip() for name in split_line(first_line))
+
+
+def split_line(line: str) -> list[str]:
+    """The fields of one line; none where it cannot be split."""
+    try:
+        return next(csv.reader([line.rstrip("\r\n")]), [])
+    except csv.Error:
+        return []
 
 
 def first_cell(source: Source, header: tuple[str, ...], name: str) -> str:
@@ -39,7 +47,7 @@ def first_cell(source: Source, header: tuple[str, ...], name: str) -> str:
     for line in io.BytesIO(source.content).readlines()[1:]:
         text = line.decode("utf-8", errors="replace")
         if text.strip():
-            row = next(csv.reader([text.rstrip("\r\n")]))
+            row = split_line(text)
             return row[place].strip() if place < len(row) else ""
     return ""
 
@@ -133,7 +141,7 @@ def _parse_patiently(
     for number, line in enumerate(text.split("\n")[1:], start=2):
         if not line.strip():
             continue
-        row = next(csv.reader([line.rstrip("\r")]), [])
+        row = split_line(line)
         wrong = _wrong_cells(row, width, [n for n in places if n not in times + labels], places)
         problems += [Problem(source.file, f"line {number}{where}", found, fix) for where, found, fix in wrong]
         if not wrong:
@@ -165,7 +173,13 @@ def _wrong_cells(
 ) -> list[tuple[str, str, str]]:
     """(where, found, remedy) of what is wrong in one line."""
     if len(row) != width:
-        return [("", _short(",".join(row)), f"give {width} fields, as in the header; there are {len(row)}")]
+        return [
+            (
+                "",
+                _short(",".join(row)) or "not readable",
+                f"give {width} fields, as in the header; there are {len(row)}",
+            )
+        ]
     cells = ((name, row[places[name]]) for name in numeric)
     return [
         (f", {name}", _short(cell) or "empty", "write a number")
