@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -52,6 +52,12 @@ SOFTNESS = 0.12
 RESIDUAL_SPREAD = 0.08
 """Standard deviation that the likelihood gives a residual; sets how much rows weigh against priors."""
 MAX_EVALUATIONS = 25
+GROUPINGS: dict[str, Callable[[Run], object]] = {
+    "model": lambda run: run.model,
+    "accelerator": lambda run: run.accelerator,
+    "cell": lambda run: (run.model, run.accelerator, run.workers),
+}
+"""What is left out together: a model, a device, an engine configuration."""
 TOLERANCE = 1e-4
 SMALLEST = NANO
 _SEAL = object()
@@ -78,7 +84,20 @@ def calibration_runs(measurements: Measurements) -> CalibrationRuns:
     return CalibrationRuns(tuple(run for run in measurements.runs if run.split == "calibrate"), _SEAL)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """Every fitted value of every run: how far off it is, and how far when its group is left out."""
+
+    run: np.ndarray
+    "[n] index of the run."
+    metric: tuple[str, ...]
+    error: np.ndarray
+    "[n] log(predicted / measured) with all rows."
+    held_out: Mapping[str, np.ndarray]
+    "Grouping (`model`, `accelerator`, `cell`) → [n] the same had the row's group not been fitted."
+
+
+@dataclass(frozen=True, eq=False)
 class FamilyFit:
     """What a fit adds to the assumed parameters of a device, engine and number format (real form)."""
 
@@ -90,6 +109,7 @@ class FamilyFit:
     formats: dict[str, np.ndarray]
     "Number format → [`FORMAT_FIELDS`] on top of both."
     runs: tuple[Run, ...]
+    residuals: Residuals | None = None
 
     def correct(self, assumed: Parameters, architecture: str, number_format: str) -> Parameters:
         """The assumed parameters, moved by what is known about them."""
@@ -160,7 +180,16 @@ def fit_family(
     found = least_squares(
         residuals, np.zeros(len(shape.spread)), max_nfev=MAX_EVALUATIONS, xtol=TOLERANCE, ftol=TOLERANCE
     )
-    return shape.fit(found.x, prepared.runs)
+    fit = shape.fit(found.x, prepared.runs)
+    rows = len(index)
+    error = _error_of(found.fun[:rows], weight)
+    held_out = {
+        name: held_out_errors(found.jac, found.fun, error, weight, [label(prepared.runs[i]) for i in index])
+        for name, label in GROUPINGS.items()
+    }
+    names = tuple(FITTED_METRICS)
+    residual_rows = Residuals(index, tuple(names[k] for k in metric), error, held_out)
+    return replace(fit, residuals=residual_rows)
 
 
 class _Kind:
@@ -223,6 +252,36 @@ def _spreads(names: Sequence[str], frozen: frozenset[str], spread: float) -> np.
 def _soft(error: np.ndarray) -> np.ndarray:
     """Square root of the Cauchy loss, so that plain least squares minimises the robust sum."""
     return np.sign(error) * SOFTNESS * np.sqrt(np.log1p((error / SOFTNESS) ** 2))
+
+
+def _error_of(softened: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The logarithmic error behind a softened, weighted residual."""
+    z = softened * RESIDUAL_SPREAD / weight / SOFTNESS
+    return np.sign(z) * SOFTNESS * np.sqrt(np.expm1(z**2))
+
+
+def held_out_errors(
+    jacobian: np.ndarray, residual: np.ndarray, error: np.ndarray, weight: np.ndarray, groups: Sequence
+) -> np.ndarray:
+    r"""Errors of each row had its group been left out of the fit, to first order.
+
+    Dropping the rows G of a least-squares optimum moves it by
+    :math:`\delta = (J^T J - J_G^T J_G)^{-1} J_G^T z_G` (Cook and Weisberg 1982); exact for a linear
+    model. Rows that are priors belong to no group.
+    """
+    u = error / SOFTNESS
+    level = np.sqrt(np.log1p(u**2))
+    slope = np.where(np.abs(u) > SMALLEST, np.abs(u) / ((1 + u**2) * np.maximum(level, SMALLEST)), 1.0)
+    slope = slope * weight / RESIDUAL_SPREAD
+    normal = jacobian.T @ jacobian
+    moved = error.copy()
+    labels = np.array([str(group) for group in groups])
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        own = jacobian[rows]
+        shift = np.linalg.solve(normal - own.T @ own, own.T @ residual[rows])
+        moved[rows] = error[rows] + (own @ shift) / slope[rows]
+    return moved
 
 
 def _targets(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -47,7 +47,7 @@ REQUESTS_PER_CONCURRENCY = 10
 "Requests of a closed-loop run that states no number (InferenceX and its descendants send ten times)."
 STREAM_EVENTS_TOLERANCE = 0.1
 SHARED_PREFIX_HIT_FRAC = 0.9
-"""Prompt tokens found in the cache by generators that send a small set of prompts thousands of times (assumed)."""
+"""Prompt tokens found in the cache by generators that send few prompts thousands of times (assumed)."""
 
 
 def read_measurements(path: Path) -> Measurements:

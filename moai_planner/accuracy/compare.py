@@ -1,0 +1,144 @@
+"""Predicted beside measured: pairs, their groups, and the answer of `validate` as one JSON value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from moai_planner.accuracy.intervals import ends
+from moai_planner.accuracy.predict import predict
+from moai_planner.accuracy.prepare import Prepared
+from moai_planner.accuracy.run import Run, Unsupported
+
+DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One metric of one run."""
+
+    run: Run
+    metric: str
+    measured: float
+    predicted: float
+    low: float
+    high: float
+    basis: str
+
+    @property
+    def error(self) -> float:
+        """Relative: 0.1 = predicted ten percent above measured."""
+        return self.predicted / self.measured - 1.0
+
+    @property
+    def covered(self) -> bool:
+        return self.low <= self.measured <= self.high
+
+
+@dataclass(frozen=True)
+class Group:
+    """Figures of the pairs that share a label."""
+
+    labels: tuple[str, ...]
+    n: int
+    mape: float
+    median_ape: float
+    bias: float
+    "Mean relative error, signed."
+    coverage: float
+
+
+def pairs_of(prepared: Prepared) -> tuple[Pair, ...]:
+    """Every measured metric that has a prediction."""
+    values = predict(prepared)
+    found: list[Pair] = []
+    for i, run in enumerate(prepared.runs):
+        parameters = prepared.configurations[prepared.records["decode"][i]].parameters
+        for metric, measured in run.metrics.items():
+            predicted = float(values[metric][i]) if metric in values else np.nan
+            if not np.isfinite(predicted):
+                continue
+            low, high = ends(
+                metric, predicted, parameters.intervals, parameters.low_frac, parameters.high_frac
+            )
+            found.append(Pair(run, metric, measured, predicted, low, high, parameters.basis.value))
+    return tuple(found)
+
+
+def group(pairs: Sequence[Pair], label: Callable[[Pair], tuple[str, ...]]) -> tuple[Group, ...]:
+    """Figures by label, in order of the label."""
+    members: dict[tuple[str, ...], list[Pair]] = {}
+    for pair in pairs:
+        members.setdefault(label(pair), []).append(pair)
+    return tuple(_figures(labels, members[labels]) for labels in sorted(members))
+
+
+def _figures(labels: tuple[str, ...], pairs: Sequence[Pair]) -> Group:
+    errors = [pair.error for pair in pairs]
+    size = [abs(error) for error in errors]
+    n = len(pairs)
+    return Group(
+        labels=labels,
+        n=n,
+        mape=sum(size) / n,
+        median_ape=median(size),
+        bias=sum(errors) / n,
+        coverage=sum(pair.covered for pair in pairs) / n,
+    )
+
+
+GROUP_LABELS = ("source", "model", "accelerator", "topology", "metric")
+
+
+def group_labels(pair: Pair) -> tuple[str, ...]:
+    """What `validate` groups by."""
+    run = pair.run
+    return (run.source, run.model, run.accelerator, run.topology, pair.metric)
+
+
+def as_json(pairs: Sequence[Pair], unsupported: Sequence[Unsupported]) -> dict[str, Any]:
+    """The contract of `validate --json`."""
+    return {
+        "groups": [
+            dict(zip(GROUP_LABELS, g.labels, strict=True))
+            | {
+                "n": g.n,
+                "mape": _round(g.mape),
+                "median_ape": _round(g.median_ape),
+                "bias": _round(g.bias),
+                "coverage": _round(g.coverage),
+            }
+            for g in group(pairs, group_labels)
+        ],
+        "rows": [
+            {
+                "id": pair.run.id,
+                "metric": pair.metric,
+                "measured": pair.measured,
+                "predicted": _round(pair.predicted),
+                "low": _round(pair.low),
+                "high": _round(pair.high),
+                "basis": pair.basis,
+            }
+            for pair in pairs
+        ],
+        "unsupported": [{"id": row.id, "reason": row.reason} for row in unsupported],
+    }
+
+
+def unpredicted(prepared: Prepared, pairs: Sequence[Pair]) -> tuple[Unsupported, ...]:
+    """Runs none of whose metrics has a prediction."""
+    answered = {pair.run.id for pair in pairs}
+    return tuple(
+        Unsupported(run.id, run.source, run.split, "no metric of this row is predicted")
+        for run in prepared.runs
+        if run.id not in answered
+    )
+
+
+def _round(number: float) -> float:
+    return float(f"{number:.{DIGITS}g}")
