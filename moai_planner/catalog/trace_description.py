@@ -10,14 +10,12 @@ Everything is optional beside a data file. Unknown keys are refused, all problem
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from moai_planner.catalog.trace_formats.requests import Options
+from moai_planner.catalog.yaml_file import read_yaml, unknown_key
 from moai_planner.domain import units
 from moai_planner.domain.errors import InputError, Problem
 
@@ -50,24 +48,6 @@ FORMAT_NAMES = (
 )
 
 
-def read_yaml(path: Path) -> Mapping[str, Any]:
-    """A YAML file that holds a mapping, as it is."""
-    try:
-        value = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            Problem(str(path), "", error.strerror or "", "give a file that can be read")
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or str(error).split("\n", 1)[0]
-        raise InputError(Problem(str(path), where, reason, "write YAML")) from error
-    if not isinstance(value, Mapping):
-        raise InputError(Problem(str(path), "", type(value).__name__, "write key: value lines"))
-    return value
-
-
 def describe(path: Path) -> tuple[str, Options]:
     """Name and reading options from a description; InputError with all problems."""
     value = read_yaml(path)
@@ -90,13 +70,7 @@ def describe(path: Path) -> tuple[str, Options]:
 
 
 def _unknown_keys(path: Path, value: Mapping, known: tuple[str, ...], prefix: str) -> list[Problem]:
-    problems = []
-    for key in value:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-            problems.append(Problem(str(path), f"{prefix}{key}", "unknown key", remedy))
-    return problems
+    return [unknown_key(str(path), f"{prefix}{key}", str(key), known) for key in value if key not in known]
 
 
 def _choice(path: Path, value: Mapping, problems: list[Problem]) -> str:

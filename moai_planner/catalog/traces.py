@@ -10,8 +10,8 @@ found out. Facts of a shipped trace: `trace_facts(name)`.
 
 from __future__ import annotations
 
-import difflib
 import gzip
+import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from moai_planner.catalog.paths import data_root
-from moai_planner.catalog.trace_description import describe, read_yaml
+from moai_planner.catalog.trace_description import describe
 from moai_planner.catalog.trace_formats import (
     azure,
     bailian,
@@ -32,6 +32,7 @@ from moai_planner.catalog.trace_formats import (
     vllm_bench,
 )
 from moai_planner.catalog.trace_formats.requests import Options, Source
+from moai_planner.catalog.yaml_file import near, read_yaml
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.workload import Trace
 
@@ -85,14 +86,13 @@ def trace_files(reference: str) -> tuple[Path, ...]:
 def _find(reference: str, file: str, field: str) -> Path:
     if reference in trace_names():
         return _shipped_folder() / f"{reference}.yaml"
-    path = Path(reference).expanduser()
-    if path.is_file():
+    # os.path answers no where pathlib raises: names too long, NUL bytes, unknown users.
+    path = Path(os.path.expanduser(reference))
+    if os.path.isfile(path):
         return path
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(Problem(file, field, reference, "give a file; this is a directory"))
-    near = difflib.get_close_matches(reference, trace_names(), n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}? " if near else ""
-    remedy = f"{hint}give a path, or one of {', '.join(trace_names())}"
+    remedy = f"give a path or a shipped name; {near(reference, trace_names())}"
     raise InputError(Problem(file, field, reference or "empty", remedy))
 
 

@@ -14,11 +14,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from moai_planner.catalog.trace_windows import demand_windows, equal_windows
+from moai_planner.domain import units
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.workload import Cell, Trace, Window, Workload
 
 DEFAULT_CELLS = (4, 3)
 "Bins of prompt length × bins of output length in each; docs/traces.md shows the error by count."
+
+MOST_RATE_SCALE = units.GIGA
+"Beyond it the figure is a mistake, and rates lose their meaning."
 
 
 def summarise(
@@ -188,8 +192,9 @@ def _checked_pairs(trace: Trace, pairs: Sequence[tuple[float, float]]) -> list[t
 
 def _check_arguments(trace: Trace, rate_scale: float, cells: tuple[int, int]) -> None:
     problems = []
-    if not (np.isfinite(rate_scale) and rate_scale > 0):
-        problems.append(Problem(trace.name, "rate_scale", f"{rate_scale}", "give a finite number above zero"))
+    if not 0 < rate_scale <= MOST_RATE_SCALE:
+        remedy = f"give a number above zero, at most {MOST_RATE_SCALE:g}"
+        problems.append(Problem(trace.name, "rate_scale", f"{rate_scale}", remedy))
     if len(cells) != 2 or not all(isinstance(n, int) and n >= 1 for n in cells):
         problems.append(Problem(trace.name, "cells", str(cells), "give two whole numbers, 1 or more"))
     if len(trace) == 0:

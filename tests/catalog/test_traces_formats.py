@@ -179,18 +179,18 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path, text, expected):
 
 
 WRONG_DESCRIPTION = (
-    ("formatt: plain-csv", "did you mean format"),
+    ("formatt: plain-csv", "did you mean"),
     ("format: csv", "one of moai-requests"),
     ("duration: 60", "duration"),
     ("duration: 1 s", "the requests span 2 s"),
     ("duration: -3 s", "duration"),
     ("block_tokens: many", "block_tokens"),
     ("columns: {arrival: when}", "the columns are arrival_s, isl, osl, session"),
-    ("columns: {arrivals: when}", "did you mean arrival"),
+    ("columns: {arrivals: when}", "did you mean arrival?"),
     ("columns: [a]", "columns"),
     ("sample: {seed: -1}", "sample.seed"),
-    ("- a list", "key: value"),
-    ("a: [", "write YAML"),
+    ("- a list", "top level"),
+    ("a: [", "is not YAML"),
     ("format: mooncake-jsonl", "line 1"),
     ("format: azure-csv", "TIMESTAMP"),
     ("format: vllm-bench", "line 1"),
@@ -215,6 +215,9 @@ def test_twenty_problems_are_shown_and_the_rest_counted(tmp_path):
 def test_a_directory_or_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match="directory"):
         trace(str(tmp_path))
+    for odd in ("x" * 999, "a\0b", "~nobody-here/x", ""):
+        with pytest.raises(InputError, match="shipped name"):
+            trace(odd)
     with pytest.raises(InputError, match=r"capacity\.yaml: deployments\[0\]\.trace"):
         trace(str(tmp_path / "no.csv"), file="capacity.yaml", field="deployments[0].trace")
 

@@ -160,6 +160,7 @@ def test_burstiness_of_known_gaps():
     [
         {"rate_scale": 0},
         {"rate_scale": float("nan")},
+        {"rate_scale": 1e308},
         {"cells": (0, 3)},
         {"cells": (4,)},
         {"windows": 0},

@@ -28,8 +28,8 @@ from moai_planner.domain.workload import Trace
 
 NAME = "moai-clients"
 DEFAULT_SAMPLE_S = units.HOUR_S
-LEAST_SHAPE = 0.01
-"Below it (a CV of 10 for gamma) nearly every gap is zero and time does not advance."
+LEAST_SHAPE = {clients.GAMMA: 0.001, clients.WEIBULL: 0.05}
+"Below it nearly every gap is zero and time does not advance."
 
 
 def recognises(head: str) -> bool:
@@ -113,12 +113,10 @@ def check(client: Client) -> Client:
         numbers = (window.start_s, window.end_s, window.rate_req_per_s, window.shape)
         if not np.isfinite(numbers).all() or window.start_s < 0 or window.end_s <= window.start_s:
             raise ValueError(f"window {window.start_s:g} to {window.end_s:g} s is not a span")
-        if window.rate_req_per_s < 0 or window.shape < LEAST_SHAPE:
-            raise ValueError(
-                f"rate {window.rate_req_per_s:g} below zero or shape {window.shape:g} below 0.01"
-            )
-        if window.distribution not in (clients.GAMMA, clients.WEIBULL):
+        if window.distribution not in LEAST_SHAPE:
             raise ValueError(f"distribution {window.distribution!r} is neither gamma nor weibull")
+        if window.rate_req_per_s < 0 or window.shape < LEAST_SHAPE[window.distribution]:
+            raise ValueError(f"rate {window.rate_req_per_s:g} or shape {window.shape:g} is too small")
     for _, histogram in client.inputs + client.outputs:
         lengths, counts = histogram.lengths, histogram.counts
         if len(lengths) == 0 or len(lengths) != len(counts):
