@@ -45,17 +45,17 @@ def _each_layer(config: Config, layers: int) -> list[Attention]:
 
 def layer_kinds(config: Config, layers: int) -> tuple[str, ...]:
     """`full`, `sliding`, `sparse` or `linear` for each layer."""
-    listed = config.sequence("layer_types", length=layers)
+    listed = config.sequence("layer_types", length=layers, of=str)
     if listed is not None:
         return tuple(_kind_of(str(name)) for name in listed)
     if config.has("hybrid_layer_pattern"):
-        pattern = config.sequence("hybrid_layer_pattern", length=layers) or ()
+        pattern = config.sequence("hybrid_layer_pattern", length=layers, of=int) or ()
         return tuple("sliding" if entry else "full" for entry in pattern)
     if config.has("linear_num_value_heads"):
         return _every(config.integer("full_attention_interval", default=4), layers, "full", "linear")
-    sparse = config.mapping("sparse_attention_config").get("sparse_attention_freq")
-    if isinstance(sparse, list) and len(sparse) >= layers:
-        return tuple("sparse" if entry else "full" for entry in sparse[:layers])
+    sparse = config.part("sparse_attention_config").sequence("sparse_attention_freq", length=layers, of=int)
+    if sparse is not None:
+        return tuple("sparse" if entry else "full" for entry in sparse)
     if config.has("attention_chunk_size") and config.model_type == "llama4":
         return _every(config.integer("no_rope_layer_interval", default=4), layers, "full", "sliding")
     if not config.has("sliding_window") or not config.flag("use_sliding_window", default=True):
@@ -83,13 +83,12 @@ def _one_layer(config: Config, kind: str) -> Attention:
         return delta_net(config)
     part = grouped(config, sliding=kind == "sliding")
     if kind == "sparse":
-        sparse = config.mapping("sparse_attention_config")
+        sparse = config.part("sparse_attention_config")
         return replace(
             part,
-            sparse_top_k_tokens=int(sparse.get("sparse_topk_blocks", 0))
-            * int(sparse.get("sparse_block_size", 1)),
-            index_heads=int(sparse.get("sparse_num_index_heads", 0)),
-            index_head_size=int(sparse.get("sparse_index_dim", 0)),
+            sparse_top_k_tokens=sparse.integer("sparse_topk_blocks") * sparse.integer("sparse_block_size"),
+            index_heads=sparse.integer("sparse_num_index_heads", default=0),
+            index_head_size=sparse.integer("sparse_index_dim", default=0),
         )
     return part
 
@@ -181,7 +180,7 @@ def _mamba_hybrid(config: Config, layers: int) -> list[Attention]:
 def hybrid_layers(config: Config, layers: int) -> tuple[str, ...]:
     """`mamba`, `attention`, `moe` or `mlp` for each layer of a Nemotron-H pattern."""
     letters = {"M": "mamba", "*": "attention", "E": "moe", "-": "mlp"}
-    pattern = config.sequence("layers_block_type", "hybrid_override_pattern", length=layers) or ()
+    pattern = config.sequence("layers_block_type", "hybrid_override_pattern", length=layers, of=str) or ()
     return tuple(letters.get(entry, str(entry)) for entry in pattern)
 
 
@@ -207,10 +206,11 @@ def mamba2(config: Config) -> Attention:
 
 def _kimi_linear(config: Config, layers: int) -> list[Attention]:
     """Kimi Delta Attention in most layers, latent attention in the listed ones."""
-    linear = config.mapping("linear_attn_config")
-    full = len(linear.get("full_attn_layers") or ())
-    heads, size = int(linear.get("num_heads", 1)), int(linear.get("head_dim", 128))
-    kernel, hidden = int(linear.get("short_conv_kernel_size", 4)), config.integer("hidden_size")
+    linear = config.part("linear_attn_config")
+    listed = linear.values.get("full_attn_layers")
+    full = min(len(listed), layers) if isinstance(listed, list) else 0
+    heads, size = linear.integer("num_heads"), linear.integer("head_dim")
+    kernel, hidden = linear.integer("short_conv_kernel_size", default=4), config.integer("hidden_size")
     inner = heads * size
     part = Attention(
         kind="linear",
@@ -221,22 +221,26 @@ def _kimi_linear(config: Config, layers: int) -> list[Attention]:
         value_head_size=size,
         state_elements=FP32_IN_BF16_ELEMENTS * heads * size * size + (kernel - 1) * 3 * inner,
         # queries, keys, values, decay, gate and output; the decay and gate may be of low rank
-        projection_parameters=hidden * inner * (6 if linear.get("use_full_rank_gate") else 4),
+        projection_parameters=hidden * inner * (6 if linear.flag("use_full_rank_gate") else 4),
     )
     return [part] * (layers - full) + [replace(latent(config), gated_output=True)] * full
 
 
 def _per_block(config: Config, layers: int) -> list[Attention]:
     """Searched architectures (DeciLM, Nemotron Super): each block has its own KV heads, or no attention."""
-    blocks = config.sequence("block_configs", length=layers) or ()
     heads = config.integer("num_attention_heads")
     size = config.integer("head_dim", default=max(1, config.integer("hidden_size") // heads))
-    attention = [block.get("attention", {}) for block in blocks]
     return [
-        Attention("gqa", 1, heads, heads // int(entry.get("n_heads_in_group") or 1), size, size)
-        for entry in attention
-        if not entry.get("no_op") and not entry.get("replace_with_linear")
+        Attention("gqa", 1, heads, max(1, heads // entry.integer("n_heads_in_group", default=1)), size, size)
+        for entry in (block.part("attention") for block in blocks_of(config, layers))
+        if not entry.flag("no_op") and not entry.flag("replace_with_linear")
     ]
+
+
+def blocks_of(config: Config, layers: int) -> list[Config]:
+    """Each block of a searched architecture."""
+    blocks = config.sequence("block_configs", length=layers, of=dict) or ()
+    return [Config(config.file, block, config.problems, "block_configs[].") for block in blocks]
 
 
 def _compressed(config: Config, layers: int) -> list[Attention]:
@@ -248,7 +252,7 @@ def _compressed(config: Config, layers: int) -> list[Attention]:
     goes through groups of low rank; `value_head_size` is the width of one matrix as large as both.
     The 128-token window that each compressed layer also reads is left out.
     """
-    ratios = config.sequence("compress_ratios", length=layers) or (0,) * layers
+    ratios = config.sequence("compress_ratios", length=layers, of=int) or (0,) * layers
     heads, size = config.integer("num_attention_heads"), config.integer("head_dim")
     hidden, rank = config.integer("hidden_size"), config.integer("o_lora_rank")
     output = heads * size * rank + config.integer("o_groups") * rank * hidden
@@ -264,8 +268,11 @@ def _compressed(config: Config, layers: int) -> list[Attention]:
         kv_lora_rank=size,
     )
     top_k = config.integer("index_topk", default=0)
+    if min(ratios) < 0:
+        config.add("compress_ratios", min(ratios), "write how many tokens an entry stands for, or 0")
+        return []
     parts = {0: replace(base, window_tokens=config.integer("sliding_window"), sparse_top_k_tokens=whole)}
-    for ratio in sorted({int(r) for r in ratios} - {0}):
+    for ratio in sorted(set(ratios) - {0}):
         parts[ratio] = replace(base, kv_lora_rank=max(1, size // ratio), sparse_top_k_tokens=whole)
     if top_k and 4 in parts:
         parts[4] = replace(
@@ -274,4 +281,4 @@ def _compressed(config: Config, layers: int) -> list[Attention]:
             index_heads=config.integer("index_n_heads"),
             index_head_size=config.integer("index_head_dim") // 4,
         )
-    return [parts[int(ratio)] for ratio in ratios]
+    return [parts[ratio] for ratio in ratios]

@@ -15,6 +15,9 @@ from typing import Any
 
 from moai_planner.domain.errors import InputError, Problem
 
+LARGEST = 1_000_000_000
+"""No size of a model is larger."""
+
 _TEXT_PARTS = ("text_config", "llm_config", "language_config")
 
 
@@ -25,6 +28,8 @@ class Config:
     file: str
     values: Mapping[str, Any]
     problems: list[Problem] = field(default_factory=list)
+    place: str = ""
+    "Where `values` stand in the file, with a final dot; empty at the top."
 
     @staticmethod
     def from_document(file: str, document: Mapping[str, Any]) -> Config:
@@ -50,20 +55,18 @@ class Config:
     def has(self, *names: str) -> bool:
         return any(self.values.get(name) is not None for name in names)
 
-    def integer(self, *names: str, default: int | None = None) -> int:
+    def integer(self, *names: str, default: int | None = None, most: int = LARGEST) -> int:
         """A count of one or more; a default of zero allows zero. 1 stands in when it is a problem."""
         name, value = self._first(names)
         if value is None:
             if default is None:
                 remedy = f"add `{names[0]}`; a Hugging Face config.json of a language model has it"
-                self.problems.append(Problem(self.file, names[0], "is missing", remedy))
+                self.problems.append(Problem(self.file, self.place + names[0], "is missing", remedy))
                 return 1
             return default
         least = 0 if default == 0 else 1
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            self.problems.append(
-                Problem(self.file, name, repr(value)[:60], f"write a whole number, {least} or more")
-            )
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            self.add(name, value, f"write a whole number from {least} to {most}")
             return 1
         return value
 
@@ -76,24 +79,34 @@ class Config:
         value = self._first(names)[1]
         return str(value) if value is not None else ""
 
-    def sequence(self, *names: str, length: int) -> tuple[Any, ...] | None:
+    def sequence(self, *names: str, length: int, of: type) -> tuple[Any, ...] | None:
         """A list with at least one entry per layer, cut to `length`; None when it is not there."""
         name, value = self._first(names)
         if value is None:
             return None
-        if isinstance(value, str):
-            value = list(value)
-        if not isinstance(value, list) or len(value) < length:
-            found = f"{len(value)} entries" if isinstance(value, list) else repr(value)[:60]
-            self.problems.append(
-                Problem(self.file, name, found, f"give one entry for each of {length} layers")
-            )
+        entries = list(value) if isinstance(value, str) else value
+        if not isinstance(entries, list) or len(entries) < length:
+            found = f"{len(entries)} entries" if isinstance(entries, list) else value
+            self.add(name, found, f"give one entry for each of {length} layers")
             return None
-        return tuple(value[:length])
+        odd = next((entry for entry in entries[:length] if not isinstance(entry, of)), None)
+        if odd is not None or None in entries[:length]:
+            self.add(name, odd, f"each entry is a {of.__name__}")
+            return None
+        return tuple(entries[:length])
 
-    def mapping(self, name: str) -> Mapping[str, Any]:
+    def part(self, name: str) -> Config:
+        """A mapping below this one; its problems are ours."""
         value = self.values.get(name)
-        return value if isinstance(value, Mapping) else {}
+        if value is not None and not isinstance(value, Mapping):
+            self.add(name, value, "write a mapping of keys")
+        inner = value if isinstance(value, Mapping) else {}
+        return Config(self.file, inner, self.problems, f"{self.place}{name}.")
+
+    def add(self, name: str, found: Any, remedy: str) -> None:
+        """Note a problem of one key."""
+        text = found if isinstance(found, str) and " entries" in found else repr(found)
+        self.problems.append(Problem(self.file, self.place + name, text[:60], remedy))
 
     def raise_problems(self) -> None:
         if self.problems:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from moai_planner.catalog.model_attention import hybrid_layers
+from moai_planner.catalog.model_attention import blocks_of, hybrid_layers
 from moai_planner.catalog.model_config import Config
 from moai_planner.domain.model import FeedForward
 
@@ -26,6 +26,7 @@ PLAIN_MLP = frozenset(
 """Model types whose MLP has two matrices; all others gate theirs with a third."""
 
 DECI_ROUNDING = 256
+_LARGEST_MULTIPLE = 1000
 
 
 def read_feed_forward(config: Config, layers: int) -> tuple[FeedForward, ...]:
@@ -57,14 +58,15 @@ def _expert_layers(config: Config, layers: int) -> int:
     """How many layers route to experts. The keys differ by family; those that are there all count."""
     if not expert_count(config) or not config.flag("enable_moe_block", default=True):
         return 0
-    listed = config.sequence("mlp_layer_types", length=layers)
-    if listed is not None:
-        return sum(entry == "sparse" for entry in listed)
+    kinds = config.sequence("mlp_layer_types", length=layers, of=str)
+    if kinds is not None:
+        return sum(entry == "sparse" for entry in kinds)
     if isinstance(config.values.get("moe_layer_freq"), list):
-        return sum(bool(entry) for entry in config.sequence("moe_layer_freq", length=layers) or ())
+        return sum(bool(entry) for entry in config.sequence("moe_layer_freq", length=layers, of=int) or ())
     first = config.integer("first_k_dense_replace", default=0)
     step = config.integer("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq", default=1)
-    dense = set(config.values.get("mlp_only_layers") or ())
+    listed = config.values.get("mlp_only_layers")
+    dense = [index for index in listed if isinstance(index, int)] if isinstance(listed, list) else []
     if config.model_type in ("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "kimi_linear"):
         return sum(index >= first and index % step == 0 for index in range(layers))
     return sum(index >= first and (index + 1) % step == 0 and index not in dense for index in range(layers))
@@ -124,12 +126,13 @@ def _shared_width(config: Config, expert_width: int) -> int:
 def _per_block(config: Config, layers: int) -> tuple[FeedForward, ...]:
     """Searched architectures: each block's MLP is a multiple of the hidden size, rounded up, or absent."""
     hidden = config.integer("hidden_size")
-    entries = [block.get("ffn", {}) for block in config.sequence("block_configs", length=layers) or ()]
-    widths = Counter(
-        _rounded_up(int(2 * float(entry["ffn_mult"]) * hidden / 3))
-        for entry in entries
-        if not entry.get("no_op") and entry.get("ffn_mult")
-    )
+    widths: Counter[int] = Counter()
+    for entry in (block.part("ffn") for block in blocks_of(config, layers)):
+        multiple = entry.values.get("ffn_mult")
+        if isinstance(multiple, int | float) and 0 < multiple <= _LARGEST_MULTIPLE:
+            widths[_rounded_up(int(2 * multiple * hidden / 3))] += 1
+        elif not entry.flag("no_op"):
+            entry.add("ffn_mult", multiple, f"write a number above 0, at most {_LARGEST_MULTIPLE}, or no_op")
     return tuple(FeedForward(count, width) for width, count in widths.items())
 
 

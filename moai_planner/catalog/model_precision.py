@@ -31,7 +31,7 @@ _NVFP4_GROUP = 16
 
 def native_precision(config: Config) -> str:
     """Id of a precision; a method that is not known becomes a problem of `config`."""
-    quantization = config.mapping("quantization_config")
+    quantization = config.part("quantization_config").values
     if not quantization:
         return _BY_DTYPE.get(config.text("dtype", "torch_dtype").removeprefix("torch."), "bf16")
     found = _from_quantization(quantization)
@@ -64,7 +64,8 @@ def _from_quantization(quantization: Mapping[str, Any]) -> str:
 
 
 def _of_mixed(layers: Mapping[str, Any]) -> str:
-    found = {_BY_ALGORITHM.get(str(entry.get("quant_algo", "")).upper(), "") for entry in layers.values()}
+    entries = [entry for entry in layers.values() if isinstance(entry, Mapping)]
+    found = {_BY_ALGORITHM.get(str(entry.get("quant_algo", "")).upper(), "") for entry in entries}
     return next((name for name in ("nvfp4", "mxfp4", "fp8") if name in found), "")
 
 
@@ -73,16 +74,13 @@ def _from_groups(quantization: Mapping[str, Any]) -> str:
     if "mxfp4" in str(quantization.get("format", "")):
         return "mxfp4"
     groups = quantization.get("config_groups")
-    entries = (
-        list(groups.values())
-        if isinstance(groups, Mapping)
-        else [quantization.get("global_quant_config") or {}]
-    )
+    entries = groups.values() if isinstance(groups, Mapping) else (quantization.get("global_quant_config"),)
     for entry in entries:
-        weights = entry.get("weights") or entry.get("weight") or {}
-        name = _of_weights(weights, str(entry.get("format", "")))
-        if name:
-            return name
+        weights = (entry.get("weights") or entry.get("weight")) if isinstance(entry, Mapping) else None
+        if isinstance(weights, Mapping):
+            name = _of_weights(weights, str(entry.get("format", "")))
+            if name:
+                return name
     return ""
 
 
@@ -95,4 +93,6 @@ def _of_weights(weights: Mapping[str, Any], layout: str) -> str:
         return "fp8"
     if kind == "float" and bits == 4:
         return "nvfp4" if weights.get("group_size", _NVFP4_GROUP) == _NVFP4_GROUP else "mxfp4"
-    return {4: "int4", 8: "int8"}.get(bits, "") if kind == "int" or dtype.startswith("int") else ""
+    if kind == "int" or dtype.startswith("int"):
+        return "int4" if bits == 4 or dtype == "int4" else "int8" if bits == 8 or dtype == "int8" else ""
+    return ""

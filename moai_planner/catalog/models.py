@@ -30,6 +30,7 @@ _SLASH = "--"
 _TIED_BY_DEFAULT = frozenset(("gemma", "gemma2", "gemma3", "gemma4", "opt", "gpt2", "falcon", "bloom", "mpt"))
 _BIASED = frozenset(("qwen2", "qwen2_moe", "phi", "opt", "gpt2", "gpt_neox", "starcoder2", "bloom"))
 _DEFAULT_CONTEXT_TOKENS = 2048
+_MOST_LAYERS = 10_000
 _QUANTIZATION_BESIDE = "hf_quant_config.json"
 """NVIDIA's model optimizer writes the number format here and not always into config.json."""
 
@@ -87,7 +88,7 @@ def read_model(document: dict[str, Any], model_id: str, file: str, source: Sourc
 def _layers(config: Config) -> int:
     pattern = config.values.get("layers_block_type")
     default = len(pattern) if isinstance(pattern, list) and pattern else None
-    return config.integer("num_hidden_layers", "n_layer", "num_layers", default=default)
+    return config.integer("num_hidden_layers", "n_layer", "num_layers", default=default, most=_MOST_LAYERS)
 
 
 def _find_odd_shapes(result: Model, file: str) -> list[Problem]:
