@@ -90,7 +90,7 @@ def _find(reference: str, file: str, field: str) -> Path:
     path = Path(os.path.expanduser(reference))
     if os.path.isfile(path):
         return path
-    if os.path.isdir(path):
+    if reference and os.path.isdir(path):
         raise InputError(Problem(file, field, reference, "give a file; this is a directory"))
     remedy = f"give a path or a shipped name; {near(reference, trace_names())}"
     raise InputError(Problem(file, field, reference or "empty", remedy))
