@@ -61,7 +61,7 @@ def profile(
     _write(outcome, found)
     looped = _closed_loop(request, device, outcome, found) if serve else None
     _print_outcome(outcome, found, looped, as_json)
-    if looped and not all(row["within"] for row in looped["rows"]):
+    if looped and any(row["verdict"] == "OUTSIDE" for row in looped["rows"]):
         raise typer.Exit(3)
 
 

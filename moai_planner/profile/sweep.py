@@ -71,7 +71,8 @@ def coarse_grid(limits: Limits) -> tuple[StepShape, ...]:
         edges = [size + 1 for size in sizes if size in (8, 64, 128) and size + 1 < limits.batch]
         shapes |= {StepShape("decode", 0, batch, contexts[1]) for batch in edges}
     for tokens, batch in ((8, 8), (4, 2), (4, 1), (2, 4)):
-        shapes.add(StepShape("mixed", limits.tokens // tokens, max(1, limits.batch // batch), contexts[1]))
+        sequences = max(1, min(limits.batch // batch, limits.batch - 1))  # the prompt is a sequence too
+        shapes.add(StepShape("mixed", limits.tokens // tokens, sequences, contexts[1]))
     return tuple(sorted(shape for shape in shapes if fits(shape, limits)))
 
 
@@ -81,7 +82,7 @@ def fits(shape: StepShape, limits: Limits) -> bool:
     return (
         kv <= limits.kv_tokens
         and shape.step_tokens <= limits.tokens + limits.batch
-        and shape.batch <= limits.batch
+        and shape.batch + (shape.phase == "mixed") <= limits.batch
         and shape.context_tokens <= limits.context_tokens
     )
 
