@@ -204,7 +204,7 @@ def _advance(s, m, decode_policy, first_from_prefill, u, now_s):
         if s.rank[r, DECODING] > 0:
             if steps > 1:
                 s.rank[r, USED] += new_blocks(s.rank, s.phase, r, steps - 1)
-                make_room(s.rank, s.cache[0], s.cache[1], r)
+                make_room(s.rank, *s.cache, r)
             s.rank[r, STEP] += steps
             s.rank[r, CONTEXT] += s.rank[r, DECODING] * steps
             while s.rank[r, DECODING] > 0 and s.ends[r, 0] >> REQUEST_BITS == s.rank[r, STEP]:
@@ -302,7 +302,10 @@ def _begin(s, m, u, now_s, events):
         most = 1
     elif most > 1:
         for r in range(first, end):
-            most = min(most, 1 + steps_within(s.rank, s.phase, r, free_blocks(s.rank, r), most - 1))
+            free = free_blocks(s.rank, r)
+            if s.rank[r, EVICTION_MATTERS] > 0:
+                free -= s.rank[r, EVICTABLE] * s.rank[r, GRANULE_BLOCKS]
+            most = min(most, 1 + steps_within(s.rank, s.phase, r, free, most - 1))
     s.unit_f[u, FACTOR] = 1.0 + s.unit_f[u, SLOWDOWN] if s.unit_i[u, LOADS] > 0 else 1.0
     steps, seconds = walk(
         s.unit_i, s.unit_f, s.rank, s.rank_f, u, most, math.inf, 0, s.histogram, s.totals_f, s.number, s.bits

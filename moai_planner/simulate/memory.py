@@ -64,7 +64,7 @@ def _unlink_granule(rank, after, before, r, g):
 
 
 @shared_part
-def make_room(rank, holders, after, r):
+def make_room(rank, holders, after, before, r):
     """Evict until what is used and cached fits; note the peak."""
     size = rank[r, GRANULE_BLOCKS]
     held = rank[r, USED] + rank[r, REFERENCED] * size
@@ -75,6 +75,8 @@ def make_room(rank, holders, after, r):
         rank[r, LRU_HEAD] = after[r, g]
         if after[r, g] < 0:
             rank[r, LRU_TAIL] = -1
+        else:
+            before[r, after[r, g]] = -1
         holders[r, g] = -1
         rank[r, EVICTABLE] -= 1
 

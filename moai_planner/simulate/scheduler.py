@@ -20,6 +20,7 @@ from moai_planner.simulate.fields import (
     CONTEXT,
     DECODES,
     DECODING,
+    EVICTION_MATTERS,
     GENERATED,
     GRANULE_BLOCKS,
     GRANULE_TOKENS,
@@ -116,6 +117,7 @@ def schedule(
     rank[r, CHUNKS] = 0
     rank[r, CHUNK_TOKENS] = 0
     rank[r, JOINED] = 0
+    rank[r, EVICTION_MATTERS] = 0
     rank_f[r, PAIRS] = 0.0
 
     if rank[r, DECODING] > 0:
@@ -126,7 +128,7 @@ def schedule(
             )
             need = phase[r, rank[r, STEP] % block]
         rank[r, USED] += need
-        make_room(rank, holders, after, r)
+        make_room(rank, holders, after, before, r)
 
     at = 0
     while at < rank[r, PARTIALS]:
@@ -144,7 +146,7 @@ def schedule(
         if victim == i:
             break
         rank[r, USED] += need
-        make_room(rank, holders, after, r)
+        make_room(rank, holders, after, before, r)
         _take_chunk(rank, rank_f, request, chunks, r, i, chunk)
         share_filled(rank, request, holders, after, before, hashes, starts, r, i)
         at += 1
@@ -159,7 +161,7 @@ def schedule(
             if free_blocks(rank, r) < 1:
                 break
             rank[r, USED] += 1
-            make_room(rank, holders, after, r)
+            make_room(rank, holders, after, before, r)
         unlink(rank, request, r, READY_HEAD, READY_TAIL, i)
         append(rank, request, r, RUN_HEAD, RUN_TAIL, i)
         rank[r, RUNNING] += 1
@@ -174,7 +176,7 @@ def schedule(
             if need > free_blocks(rank, r):
                 break
             rank[r, USED] += need
-            make_room(rank, holders, after, r)
+            make_room(rank, holders, after, before, r)
             unlink(rank, request, r, WAIT_HEAD, WAIT_TAIL, i)
             rank[r, WAITING] -= 1
             request[i, STATE] = LOADING
@@ -187,6 +189,7 @@ def schedule(
         chunk = _chunk(rank, r, total - cached)
         need = (cached + chunk + block - 1) // block - hits * rank[r, GRANULE_BLOCKS]
         if need + idle * rank[r, GRANULE_BLOCKS] > free_blocks(rank, r):
+            rank[r, EVICTION_MATTERS] = idle
             break
         unlink(rank, request, r, WAIT_HEAD, WAIT_TAIL, i)
         rank[r, WAITING] -= 1
@@ -194,7 +197,7 @@ def schedule(
         rank[r, RUNNING] += 1
         hold_hits(rank, request, holders, after, before, hashes, starts, r, i, hits)
         rank[r, USED] += need
-        make_room(rank, holders, after, r)
+        make_room(rank, holders, after, before, r)
         request[i, COMPUTED] = cached
         if times[i, ADMIT] < 0.0:
             times[i, ADMIT] = now_s
