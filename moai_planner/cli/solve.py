@@ -39,7 +39,9 @@ def solve(
         str | None, typer.Option(help="Plan with the slow end of this interval: 0.8, or none for the middle.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of the solver and of the simulation.")] = None,
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not try the plan in a simulation.")] = False,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not try the plan in a simulation.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Find the best plan for a cluster and its traffic, with the proof."""
@@ -61,7 +63,11 @@ def solve(
     else:
         print_plan(plan)
     if plan.status not in ("optimal", "feasible"):
-        note("no: there is no plan" if plan.status == "infeasible" else f"no: the solver stopped: {plan.status}")
+        note(
+            "no: there is no plan"
+            if plan.status == "infeasible"
+            else f"no: the solver stopped: {plan.status}"
+        )
         raise typer.Exit(EXIT_NO)
     if plan.verification.get("holds") is False:
         note("no: the simulated plan misses an objective")
@@ -104,7 +110,9 @@ def _request(
         return capacity_from_flags(model, cluster, trace, slo, deployment=flags, options=options, **wanted)
     beside = [name for name, value in given.items() if value]
     beside += [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None]
-    problems = [Problem("command line", name, "given beside a capacity file", "write it there") for name in beside]
+    problems = [
+        Problem("command line", name, "given beside a capacity file", "write it there") for name in beside
+    ]
     if objective is not None and objective not in OBJECTIVES:
         problems.append(Problem("command line", "--objective", objective, f"one of {', '.join(OBJECTIVES)}"))
     changed = _options(options, problems)
@@ -166,7 +174,9 @@ def _solve(request, verify: bool):
     from moai_planner.simulate.plan import simulate_plan
     from moai_planner.solver.repair import solve_and_verify
 
-    traces = {d.trace.name: d.trace for d in request.deployments} | {d.name: d.trace for d in request.deployments}
+    traces = {d.trace.name: d.trace for d in request.deployments} | {
+        d.name: d.trace for d in request.deployments
+    }
     seed = request.options.seed
 
     def simulate(plan):

@@ -46,7 +46,14 @@ def _print_instances(plan: Plan) -> None:
     from moai_planner.cli.output import print_table
 
     pools = [
-        (p.name, p.accelerator, f"{p.nodes} x {p.devices_per_node}", p.devices_used, p.devices_total, f"{p.price_usd_per_h:.2f}")
+        (
+            p.name,
+            p.accelerator,
+            f"{p.nodes} x {p.devices_per_node}",
+            p.devices_used,
+            p.devices_total,
+            f"{p.price_usd_per_h:.2f}",
+        )
         for p in plan.pools
     ]
     print_table("Pools", ("pool", "accelerator", "nodes", "used", "devices", "USD/h each"), pools)
@@ -100,5 +107,7 @@ def _print_rounds(plan: Plan) -> None:
             f" > {show(m['limit_s'], 's')}"
             for m in r["missed"]
         )
-        rows.append((r["round"], r["status"], f"{r['cost_usd_per_h']:.2f}", missed or "every objective holds"))
+        rows.append(
+            (r["round"], r["status"], f"{r['cost_usd_per_h']:.2f}", missed or "every objective holds")
+        )
     print_table("Simulated on its own trace", ("round", "plan", "USD/h", "missed"), rows)

@@ -46,7 +46,7 @@ def explain(
         )
     if not hopeless:
         found += [*_more_nodes(problem), *_less_traffic(request, problem)]
-    found += _looser_objectives(request, make_problem)
+    found += [*_less_caution(request, make_problem), *_looser_objectives(request, make_problem)]
     return tuple(found) or (
         Relaxation("unknown", "a plan", "none found", "no single kind of relaxation tried here helps"),
     )
@@ -108,6 +108,21 @@ def _less_traffic(request: CapacityRequest, problem: Problem):
             f"{show(rate, 'req_per_s')}",
             f"{show(rate * answer.factor, 'req_per_s')} fit the stock",
             f"serve {answer.factor:.1%} of the traffic (rate_scale x {answer.factor:.3g})",
+        )
+
+
+def _less_caution(request: CapacityRequest, make_problem: MakeProblem):
+    """Wide intervals can be the reason: would the middle of the predictions do?"""
+    level = request.options.confidence
+    if level is None:
+        return
+    bold = replace(request, options=replace(request.options, confidence=None))
+    if _feasible(make_problem(bold)[0]):
+        yield Relaxation(
+            "confidence of the step times",
+            "confidence none",
+            f"confidence {level:g}",
+            "plan with the middle of the predicted step times, or measure them (narrower intervals)",
         )
 
 

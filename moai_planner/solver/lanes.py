@@ -23,21 +23,39 @@ def with_own_lanes(
     if not _shared_prefill(answer):
         return problem, answer
     used = {c for c, n in answer.counts.items() if n}
-    best: tuple[Problem, Answer] | None = None
-    for columns, limit_s in ((used, time_limit_s), ({c.id for c in problem.columns}, min(time_limit_s, FULL_SPLIT_S))):
-        split = split_prefill(problem, columns)
-        again = run(split, gap_frac=gap_frac, time_limit_s=limit_s)
-        if again.found and (best is None or _better(problem, again, best[1])):
-            gap = abs(again.value - answer.bound) / abs(again.value) if again.value else 0.0
-            status = "optimal" if gap <= max(gap_frac, 1e-6) else "feasible"
-            best = split, replace(again, bound=answer.bound, gap_frac=gap, status=status)
-        if best is not None and best[1].status == "optimal":
-            break
-    return best or (problem, replace(answer, status="infeasible", termination="no whole instances a lane"))
+    tried = [_split_and_solve(problem, answer, used, gap_frac, time_limit_s)]
+    if tried[0][1].status != "optimal":
+        everything = {c.id for c in problem.columns}
+        whole = _split_and_solve(problem, answer, everything, gap_frac, min(time_limit_s, FULL_SPLIT_S))
+        # Split in full it is the very problem to be solved, so its own bound holds for both tries.
+        tighter = whole[1].bound if whole[1].found else answer.bound
+        tried = [(split, _judged(again, tighter, gap_frac)) for split, again in (*tried, whole)]
+    found = [one for one in tried if one[1].found]
+    if not found:
+        return problem, replace(answer, status="infeasible", termination="no whole instances a lane")
+    return min(found, key=lambda one: one[1].gap_frac)
 
 
-def _better(problem: Problem, new: Answer, old: Answer) -> bool:
-    return new.value < old.value if problem.objective == "least-cost" else new.value > old.value
+def _split_and_solve(
+    problem: Problem, first: Answer, kept: set[str], gap_frac: float, time_limit_s: float
+) -> tuple[Problem, Answer]:
+    split = split_prefill(problem, kept)
+    again = run(split, gap_frac=gap_frac, time_limit_s=time_limit_s)
+    if not again.found:
+        return split, again
+    if len(kept) < len(problem.columns):
+        return split, _judged(again, first.bound, gap_frac)
+    tighter = max if problem.objective == "least-cost" else min
+    return split, replace(again, bound=tighter(first.bound, again.bound))
+
+
+def _judged(answer: Answer, bound: float, gap_frac: float) -> Answer:
+    """The answer against a bound from elsewhere."""
+    if not answer.found:
+        return answer
+    gap = abs(answer.value - bound) / abs(answer.value) if answer.value else 0.0
+    status = "optimal" if gap <= max(gap_frac, 1e-6) else "feasible"
+    return replace(answer, bound=bound, gap_frac=gap, status=status)
 
 
 def _shared_prefill(answer: Answer) -> bool:

@@ -84,15 +84,16 @@ def prefill_alone_s(s: Setting, tokens: np.ndarray, pairs: np.ndarray, beside: f
     budget = s.engine.max_num_batched_tokens - beside
     full = np.floor(tokens / budget)
     rest = tokens - full * budget
-    base = full * s.times.mixed_step_s(budget + beside)
-    return base + np.where(rest > 0, s.times.mixed_step_s(rest + beside), 0.0) + s.times.pair_s * pairs
+    base = full * s.times.mixed_step_s(budget + beside, sequences=1 + beside)
+    last = s.times.mixed_step_s(rest + beside, sequences=1 + beside)
+    return base + np.where(rest > 0, last, 0.0) + s.times.pair_s * pairs
 
 
 def prefill_under_load_s(s: Setting, tokens: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Time a prompt takes from a prefill rank when steps hold several prompts. [..] s"""
     t = s.traffic
     step = min(s.engine.max_num_batched_tokens, max(PROMPTS_A_STEP * t.mean(t.new_tokens), 1.0))
-    per_token = float(s.times.mixed_step_s(step)) / step
+    per_token = float(s.times.mixed_step_s(step, sequences=PROMPTS_A_STEP)) / step
     return (tokens * per_token + s.times.pair_s * pairs) / s.times.stages
 
 
@@ -222,7 +223,7 @@ def _added_by_prompts(s: Setting, tokens: np.ndarray, pairs: np.ndarray, batch: 
     steps = np.ceil(tokens / budget)
     chunk = tokens / np.maximum(steps, 1.0)
     decode_only = s.times.decode_s[batch][:, None]
-    one = np.maximum(s.times.mixed_step_s(chunk + beside) - decode_only, 0.0)
+    one = np.maximum(s.times.mixed_step_s(chunk + beside, sequences=1 + beside) - decode_only, 0.0)
     return steps * one + s.times.pair_s * pairs
 
 
@@ -242,7 +243,9 @@ def _meets_tpot(
             # Steps with a prompt chunk are a share of all steps; where that share reaches into the
             # percentile, the longest such step must meet it.
             longest = captured + (
-                float(s.times.mixed_step_s(s.engine.max_num_batched_tokens)) if added.any() else 0
+                float(s.times.mixed_step_s(s.engine.max_num_batched_tokens, sequences=1))
+                if added.any()
+                else 0
             )
             share = np.where(added > 0, np.maximum(step - captured, 0) / np.maximum(step, 1e-12), 0.0)
             tail = 1 - (objective.percentile or 50.0) / 100

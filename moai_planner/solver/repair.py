@@ -82,7 +82,9 @@ def misses(plan: Plan, report: Report) -> tuple[Miss, ...]:
             if shown.verdict == OVERLOADED:
                 found.append(Miss(shown.deployment, key, limit_s, float("inf")))
             elif not shown.met.get(key, True):
-                found.append(Miss(shown.deployment, key, limit_s, estimate.value if estimate else float("inf")))
+                found.append(
+                    Miss(shown.deployment, key, limit_s, estimate.value if estimate else float("inf"))
+                )
     return tuple(found)
 
 
@@ -91,7 +93,10 @@ def tightened(plan: Plan, missed: tuple[Miss, ...], caps: Mapping[str, float]) -
     factors: dict[str, float] = {}
     for miss in missed:
         for instance in plan.instances:
-            if instance.deployment == miss.deployment and instance.role in _ROLES[miss.objective.split("_")[0]]:
+            if (
+                instance.deployment == miss.deployment
+                and instance.role in _ROLES[miss.objective.split("_")[0]]
+            ):
                 key = cap_key(instance.deployment, instance.pool, instance.role)
                 factors[key] = min(factors.get(key, 1.0), cap_step(miss))
     return {**caps, **{key: max(LEAST_CAP, caps.get(key, 1.0) * factor) for key, factor in factors.items()}}
@@ -140,8 +145,6 @@ def summary(plan: Plan, report: Report) -> dict[str, Any]:
             for d in report.deployments
         },
         "verdict": {d.deployment: d.verdict for d in report.deployments},
-        "utilization": {
-            u.instance: u.utilization_frac for d in report.deployments for u in d.usage
-        },
+        "utilization": {u.instance: u.utilization_frac for d in report.deployments for u in d.usage},
         "notes": list(report.notes),
     }
