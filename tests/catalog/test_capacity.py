@@ -160,7 +160,7 @@ BAD = {
         changed(deployments__0__model="openai/gpt-os-120b"),
         "did you mean openai/gpt-oss-120b",
     ),
-    "unknown trace": (changed(deployments__0__trace="azure_2023_con"), "did you mean azure_2023_conv?"),
+    "unknown trace": (changed(deployments__0__trace="azure_2023_con"), "did you mean azure_2023_conv"),
     "unknown precision": (changed(deployments__0__precision="fp9"), "did you mean fp8"),
     "unknown kv": (changed(deployments__0__kv_dtype="bf17"), "deployments[0].kv_dtype: 'bf17'"),
     "slo metric": (changed(deployments__0__slo={"ttfb_p95": "2 s"}), "deployments[0].slo.ttfb_p95"),
