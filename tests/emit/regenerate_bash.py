@@ -1,10 +1,10 @@
-"""Write the golden folder anew: `python tests/emit/regenerate.py`; then read the difference."""
+"""Write the golden folder anew: `python tests/emit/regenerate_bash.py`; then read the difference."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from plans import golden_plan
+from emit_plans import golden_plan
 
 from moai_planner.emit.emit import emit
 

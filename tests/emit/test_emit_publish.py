@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from plans import golden_plan, loopback_plan
+from emit_plans import golden_plan, loopback_plan
 
 from moai_planner.domain.errors import InputError
 from moai_planner.emit.digest import content_digest

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from plans import golden_plan, loopback_plan, on, with_instance
+from emit_plans import golden_plan, loopback_plan, on, with_instance
 
 from moai_planner.emit.emit import emit
 from moai_planner.emit.launch import LaunchOptions

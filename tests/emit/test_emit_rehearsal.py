@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from plans import golden_plan, loopback_plan
+from emit_plans import golden_plan, loopback_plan
 
 from moai_planner.emit.emit import emit
 from moai_planner.emit.ports import BASES

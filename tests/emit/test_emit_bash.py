@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from plans import golden_plan, loopback_plan, pool
-from regenerate import GOLDEN
+from emit_plans import golden_plan, loopback_plan, pool
+from regenerate_bash import GOLDEN
 
 from moai_planner.domain.layout import Engine
 from moai_planner.emit.emit import compile_plan
@@ -41,7 +41,7 @@ def configs(plan, **options):
 
 
 def test_golden_folder_is_what_we_emit():
-    """The golden folder holds exactly the files of the golden plan (`python tests/emit/regenerate.py`)."""
+    """The golden folder holds exactly the files of the golden plan (`python tests/emit/regenerate_bash.py`)."""
     written = {p.relative_to(GOLDEN).as_posix(): p.read_text() for p in GOLDEN.rglob("*") if p.is_file()}
     assert written == compiled(golden_plan())
 
@@ -205,7 +205,7 @@ def test_graphs_off_means_eager():
 
 def test_a_tensor_group_over_two_nodes():
     """tp over nodes: one endpoint, the other node headless, same rendezvous."""
-    from plans import DENSE, deployment, instance, plan_of
+    from emit_plans import DENSE, deployment, instance, plan_of
 
     from moai_planner.domain.layout import Layout
     from moai_planner.domain.plan import Lane, Placement

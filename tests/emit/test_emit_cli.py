@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from plans import golden_plan, infeasible_plan
-from regenerate import GOLDEN
+from emit_plans import golden_plan, infeasible_plan
+from regenerate_bash import GOLDEN
 from typer.testing import CliRunner
 
 from moai_planner.catalog.plan_file import dump_plan

@@ -8,9 +8,9 @@ from itertools import count
 from pathlib import Path
 
 import yaml
+from emit_plans import DENSE, EXPERTS, NIXL, deployment, instance, on, plan_of, pool
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from plans import DENSE, EXPERTS, NIXL, deployment, instance, on, plan_of, pool
 
 from moai_planner.domain.layout import Engine, Layout
 from moai_planner.domain.plan import Lane, Placement

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from plans import (
+from emit_plans import (
     DENSE,
     EXPERTS,
     NIXL,
