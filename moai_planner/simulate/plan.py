@@ -97,9 +97,13 @@ def system_of(
         if lane.deployment == deployment
     )
     if not lanes:
-        raise InputError(Problem("plan", "lanes", deployment, "a plan with a lane for each of its deployments"))
+        raise InputError(
+            Problem("plan", "lanes", deployment, "a plan with a lane for each of its deployments")
+        )
     inner = "least-outstanding" if router == "weighted" else router
-    return System(lanes, router=router, decode_router="least-outstanding" if router == "prefix-aware" else inner)
+    return System(
+        lanes, router=router, decode_router="least-outstanding" if router == "prefix-aware" else inner
+    )
 
 
 def _serving_lane(lane: Lane, members: list[Instance], models: Mapping[str, InstanceModel]) -> ServingLane:

@@ -30,7 +30,9 @@ def summarise_run(
     """Everything that a report says of one deployment."""
     count = len(served.start_s)
     goals = tuple(objective(key, limit_s) for key, limit_s in deployment.slo.items())
-    judgement, reason = verdict(served.start_s, served.admit_s, served.finish_s) if count else ("stable", "no requests")
+    judgement, reason = (
+        verdict(served.start_s, served.admit_s, served.finish_s) if count else ("stable", "no requests")
+    )
     everyone = np.ones(count, bool)
     figures = _figures(served, everyone, goals, judgement == OVERLOADED, itl=True)
     within = _within(served, goals, everyone)
@@ -38,7 +40,11 @@ def summarise_run(
     whole_s = float(served.finish_s.max() - served.start_s.min()) if count else 0.0
     all_kept = np.logical_and.reduce(list(within.values())) if within else everyone
     offered = (count - 1) / span_s if span_s else 0.0
-    waiting = waiting_at(np.linspace(0.0, served.start_s[-1], 400), served.start_s, served.admit_s) if count else None
+    waiting = (
+        waiting_at(np.linspace(0.0, served.start_s[-1], 400), served.start_s, served.admit_s)
+        if count
+        else None
+    )
     return DeploymentReport(
         deployment=deployment.name,
         requests=count,
@@ -161,7 +167,9 @@ def _spans(plan: Plan, deployment: DeploymentPlan) -> list[tuple[str, float, flo
     """Windows of the plan in simulated time (the trace's time over the rate scale)."""
     spans = []
     for window in plan.windows:
-        if {"name", "start_s", "end_s"} <= set(window) and window.get("deployment", deployment.name) == deployment.name:
+        if {"name", "start_s", "end_s"} <= set(window) and window.get(
+            "deployment", deployment.name
+        ) == deployment.name:
             spans.append((str(window["name"]), float(window["start_s"]), float(window["end_s"])))
     return spans or [("all", 0.0, float("inf"))]
 

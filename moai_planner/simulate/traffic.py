@@ -37,7 +37,9 @@ def requests_of(trace: Trace, system: System, rate_scale: float) -> tuple[Reques
         hashes=dense_ids(trace.block_hashes) if starts is not None else None,
         starts=None if starts is None else starts[kept],
         granule_tokens=trace.block_tokens if starts is not None else 0,
-        sessions=None if trace.session_ids is None else np.unique(trace.session_ids, return_inverse=True)[1][kept],
+        sessions=None
+        if trace.session_ids is None
+        else np.unique(trace.session_ids, return_inverse=True)[1][kept],
     ), left_out
 
 
