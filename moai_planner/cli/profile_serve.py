@@ -257,7 +257,7 @@ def print_closed_loop(result) -> None:
             f"serving adds {result['front_door_step_s'] / MILLI:.2f} ms a step and "
             f"{result['front_door_request_s'] / MILLI:.2f} ms a request (from one request at a time)",
             "waiting: how much the engine's thread was stretched by others on the same cores; where that is "
-            "above ×1.03 the simulation has the same stretch, and 'simulated alone' is without it; above ×1.10 "
+            "above ×1.03 the simulation has the same stretch ('simulated alone' has not); above ×1.10 "
             "the row is not judged: run again when the machine is quiet",
         ),
     )  # fmt: skip
