@@ -215,7 +215,6 @@ def _precision(q: Question, chosen_model: Model | None, problems: list[Problem])
         problems.append(
             Problem(COMMAND, "--kv-dtype", f"unknown format {q.kv_dtype!r}", near(q.kv_dtype, KV_FORMATS))
         )
-        return None
     wanted = q.precision or (chosen_model.native_precision if chosen_model else None)
     if wanted is None:
         return None

@@ -63,15 +63,6 @@ def bounded_s_per_sequence(w: Work, p: Parameters) -> Numbers:
     return w.window_tokens * op.window_s_per_token(w, p) + op.state_s_per_sequence(w, p)
 
 
-def decode_step_s(w: Work, p: Parameters, sequences: Numbers, context_tokens: Numbers) -> Numbers:
-    """A decode step of `sequences` with `context_tokens` each, padded as captured graphs are.
-
-    The batch of a graph engine is taken as it is given here: callers pad with `padded_sizes` first.
-    """
-    base = decode_base_s(w, p, sequences, sequences, True)
-    return base + op.kv_s_per_token(w, p) * (sequences * context_tokens)
-
-
 def padded_sizes(max_num_seqs: int, graphs: bool) -> np.ndarray:
     """[max_num_seqs + 1] rows that a decode batch of each size runs as.
 

@@ -101,7 +101,7 @@ def test_the_answer_is_no(capsys, monkeypatch, arguments, says):
         (("meta-llama/Llama-3.3-70B-Instuct", "--on", "h100"), ["Llama-3.3-70B-Instruct"]),
         ((LLAMA, "--on", "h100", "--tp", "3"), ["tp", "64 query heads"]),
         ((LLAMA, "--on", "h100", "--tp", "0", "--isl", "0", "--osl", "-5"), ["--tp", "--isl", "--osl"]),
-        ((LLAMA, "--on", "h100", "--precision", "fp9", "--kv-dtype", "int3"), ["--kv-dtype"]),
+        ((LLAMA, "--on", "h100", "--precision", "fp9", "--kv-dtype", "int3"), ["--kv-dtype", "fp9"]),
         ((LLAMA, "--on", "h100", "--isl", "200000"), ["131072"]),
         ((LLAMA, "--on", "h100", "--tp", "8", "--ep", "8"), ["no experts"]),
         ((LLAMA, "--on", "h100", "--gpu-memory-utilization", "5"), ["--gpu-memory-utilization"]),
