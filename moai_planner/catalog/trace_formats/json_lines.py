@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,9 @@ def id_lists(
     if all(ids is None for ids in lists):
         return None
     wrong = [at for at, ids in enumerate(lists) if type(ids) is not list]
-    if not wrong:
-        flat = [one for ids in lists for one in ids]
-        if not {type(one) for one in flat} <= {int, str}:
-            wrong = [at for at, ids in enumerate(lists) if not {type(one) for one in ids} <= {int, str}]
+    flat = [] if wrong else list(chain.from_iterable(lists))
+    if not set(map(type, flat)) <= {int, str}:
+        wrong = [at for at, ids in enumerate(lists) if not set(map(type, ids)) <= {int, str}]
     if wrong:
         remedy = "write a list of block ids, in every line or in none"
         refuse(
@@ -81,8 +81,9 @@ def renumber(labels: Sequence[int | str]) -> np.ndarray:
     >>> renumber([7, 9, 7]).tolist()
     [0, 1, 0]
     """
-    ids: dict[int | str, int] = {}
-    return np.fromiter((ids.setdefault(one, len(ids)) for one in labels), dtype=np.int64, count=len(labels))
+    # dict.fromkeys keeps the order of first appearance, and both passes stay in C.
+    ids = dict(zip(dict.fromkeys(labels), count()))
+    return np.fromiter(map(ids.__getitem__, labels), dtype=np.int64, count=len(labels))
 
 
 def _read_patiently(source: Source, texts: Sequence[bytes], lines: np.ndarray) -> list[Row]:
