@@ -19,6 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from moai_planner.domain.errors import InputError, Problem
 
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+WIDEST_LINE = 1 << 30
 EACH = ("plan", "host", "process", "lane")
 
 
@@ -104,7 +106,7 @@ def yaml_flow(value: Any) -> str:
     >>> yaml_flow("yes")
     "'yes'"
     """
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf"))
+    text = yaml.dump(value, Dumper=_DUMPER, default_flow_style=True, sort_keys=False, width=WIDEST_LINE)
     return text.removesuffix("\n").removesuffix("\n...").strip()
 
 

@@ -239,3 +239,14 @@ def test_names_with_line_breaks_stay_in_their_comment():
     )
     for file in compile_plan(plan, "bash", Path("out")).files:
         assert not any(line.startswith("rm -rf") for line in file.content.decode().splitlines()), file.path
+
+
+def test_syntax_errors_of_a_script_are_found():
+    """Law: the check of scripts is not empty."""
+    from moai_planner.emit.render import RenderedFile
+    from moai_planner.emit.validate import file_problems
+
+    good = RenderedFile("a.sh", b"if true; then echo 1; fi\n", True, "bash")
+    bad = RenderedFile("b.sh", b"if true; then echo 1\n", True, "bash")
+    assert file_problems((good,)) == ()
+    assert "b.sh: bash -n" in file_problems((good, bad))[0]
