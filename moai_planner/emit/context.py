@@ -66,7 +66,7 @@ def _plan(launch: Launch, hosts: list[Context], findings: tuple[Finding, ...]) -
         "model_variables": list(
             dict.fromkeys(name for process in launch.processes for name in model_variables(process, launch))
         ),
-        "warnings": list(dict.fromkeys(str(f) for f in findings if f.severity == "warn")) + _notices(launch),
+        "warnings": list(dict.fromkeys(str(f) for f in findings if f.severity == "warn")),
         "assumptions": [_one_line(line) for line in plan.assumptions],
         "router_table": router_table(launch),
     }
@@ -137,20 +137,6 @@ def _placement_row(process: Process) -> Context:
 
 def _layout_text(layout: Layout, process: Process) -> str:
     return f"{layout}, node {process.rank + 1} of {process.nodes}" if process.nodes > 1 else str(layout)
-
-
-def _notices(launch: Launch) -> list[str]:
-    """What the files cannot show."""
-    lines = [
-        f"lane {router.lane.id} has weight 0: its engines start, the front sends it nothing"
-        for router in launch.routers
-        if router.lane.weight == 0
-    ]
-    if any(router.connector == "example" for router in launch.routers):
-        lines.append(
-            "lanes on CPUs move KV through a folder that all their hosts must share; it grows with requests"
-        )
-    return lines
 
 
 def _host(host: str, name: str, launch: Launch) -> Context:

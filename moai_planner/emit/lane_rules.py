@@ -158,6 +158,21 @@ def n08_host_buffer(router: LaneRouter, launch: Launch) -> Iterator[Finding]:
             )
 
 
+def n09_shared_folder(router: LaneRouter, launch: Launch) -> Iterator[Finding]:
+    """KV through files, where engines have no network transport worth the name."""
+    if router.connector == "example":
+        folder = launch.options.shared_kv_path
+        yield warn(
+            "N09", _where(router), f"KV goes through {folder}, which its hosts must share; it grows with use"
+        )
+
+
+def k03_weight_zero(router: LaneRouter, launch: Launch) -> Iterator[Finding]:
+    """A front cannot hold a lane of weight 0."""
+    if router.lane.weight == 0:
+        yield warn("K03", _where(router), "weight 0: its engines start, the front sends it nothing")
+
+
 def k05_ports_distinct(launch: Launch) -> Iterator[Finding]:
     """No port is used twice on a host, and all are TCP ports."""
     users: dict[tuple[str, int], str] = {}
@@ -230,4 +245,6 @@ LANE_RULES: tuple[Callable[[LaneRouter, Launch], Iterator[Finding]], ...] = (
     n06_members_alike,
     n07_operation,
     n08_host_buffer,
+    n09_shared_folder,
+    k03_weight_zero,
 )

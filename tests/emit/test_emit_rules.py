@@ -250,3 +250,9 @@ def test_syntax_errors_of_a_script_are_found():
     bad = RenderedFile("b.sh", b"if true; then echo 1\n", True, "bash")
     assert file_problems((good,)) == ()
     assert "b.sh: bash -n" in file_problems((good, bad))[0]
+
+
+def test_what_the_front_leaves_out_and_what_hosts_share_is_said():
+    """K03 and N09: nothing is dropped silently."""
+    assert "K03 lane mixed: weight 0" in warnings(with_lane(loopback_plan(), "mixed", weight=0))
+    assert "N09 lane pd: KV goes through /mnt/kv" in warnings(loopback_plan("cpu"), shared_kv_path="/mnt/kv")
