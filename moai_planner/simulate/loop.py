@@ -139,7 +139,7 @@ def _move_kv(s, m, i, now_s, events):
     s.kv_times[i, KV_START] = now_s
     s.kv_times[i, KV_DONE] = done_s
     s.unit_i[unit, LOADS] += 1
-    push_event(s.event_s, s.event_what, events, done_s, i)
+    push_event(s.event_s, s.event_what, events, done_s, len(s.request) + i)
 
 
 @shared_part
@@ -366,7 +366,7 @@ def run_events(m, s, arrival_s, overhead_s, delay, limit, policy, decode_policy,
             s.totals_f[CLOCK] = client_s
             if delay:
                 s.times[i, START] = client_s
-                push_event(s.event_s, s.event_what, events, client_s + overhead_s[i], -1 - i)
+                push_event(s.event_s, s.event_what, events, client_s + overhead_s[i], i)
                 events += 1
             else:
                 s.times[i, START] = client_s - overhead_s[i]
@@ -376,10 +376,10 @@ def run_events(m, s, arrival_s, overhead_s, delay, limit, policy, decode_policy,
             pop_event(s.event_s, s.event_what, events)
             events -= 1
             s.totals_f[CLOCK] = event_s
-            if what < 0:
-                _arrive(s, m, policy, -1 - what, event_s)
+            if what < count:
+                _arrive(s, m, policy, what, event_s)
             else:
-                _kv_arrived(s, what, event_s)
+                _kv_arrived(s, what - count, event_s)
         else:
             s.totals_f[CLOCK] = unit_s
             if s.unit_i[unit, BUSY] == 1:
