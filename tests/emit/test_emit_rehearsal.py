@@ -23,6 +23,7 @@ import pytest
 from emit_plans import golden_plan, loopback_plan
 
 from moai_planner.emit.emit import emit
+from moai_planner.emit.launch import LaunchOptions
 from moai_planner.emit.ports import BASES
 
 HERE = Path(__file__).parent
@@ -49,6 +50,31 @@ def test_requests_split_as_planned(tmp_path, monkeypatch):
 def test_requests_split_as_planned_by_the_real_router(tmp_path, monkeypatch):
     """Law: the same holds with the router that users run."""
     _rehearse(tmp_path, monkeypatch, ROUTER, offset=40)
+
+
+@pytest.mark.engine
+@needs_nginx
+@needs_router
+def test_a_session_stays_where_it_is(tmp_path, monkeypatch):
+    """Law: with session affinity the requests of a session meet one lane and one prompt engine."""
+    _shift_ports(monkeypatch, 60)
+    report = emit(loopback_plan(), "bash", tmp_path / "out", LaunchOptions(affinity="session"))
+    environment = _environment(tmp_path, ROUTER)
+    host = tmp_path / "out" / "hosts" / "127-0-0-1"
+    try:
+        started = _run(host / "start.sh", environment)
+        assert started.returncode == 0, started.stderr + started.stdout
+        front = report.launch.fronts[0]
+        met = {
+            session: {_who(_ask(f"http://{front.host}:{front.port}", n, f"user-{session}")) for n in range(4)}
+            for session in range(12)
+        }
+        assert all(len(engines) == 1 for engines in met.values()), met
+        assert len(set().union(*met.values())) > 1
+    finally:
+        stopped = _run(host / "stop.sh", environment)
+    assert stopped.returncode == 0
+    assert not _processes_of(tmp_path)
 
 
 def test_a_start_that_fails_says_why(tmp_path, monkeypatch):
@@ -117,8 +143,6 @@ def test_what_an_earlier_plan_started_is_stopped_too(tmp_path, monkeypatch):
 @pytest.mark.parametrize("affinity", ["none", "session"])
 def test_front_is_valid_nginx(tmp_path, affinity):
     """Law: NGINX accepts the front."""
-    from moai_planner.emit.launch import LaunchOptions
-
     emit(golden_plan(), "bash", tmp_path / "out", LaunchOptions(affinity=affinity))
     command = ["nginx", "-t", "-p", str(tmp_path), "-c", str(tmp_path / "out/front/nginx.conf")]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -198,11 +222,15 @@ def _run(script: Path, environment: dict[str, str], *arguments: str) -> subproce
     )
 
 
-def _ask(url: str, number: int) -> dict:
+def _who(reply: dict) -> tuple[str, str]:
+    """The engines that made a reply."""
+    return reply["system_fingerprint"], reply.get("prefilled_by") or ""
+
+
+def _ask(url: str, number: int, session: str = "") -> dict:
     body = {"model": "chat", "prompt": f"request {number}", "max_tokens": 4}
-    request = urllib.request.Request(
-        url + "/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json"} | ({"X-Session-Id": session} if session else {})
+    request = urllib.request.Request(url + "/v1/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=REQUEST_S) as response:
         return json.loads(response.read())
 
