@@ -97,6 +97,10 @@ def _print_lanes(plan: Plan) -> None:
     print_table("Lanes", ("lane", "deployment", "kind", "weight", "share", "members"), rows)
 
 
+def _nothing_missed(a_round) -> str:
+    return "every objective holds" if a_round["status"] != "infeasible" else "no plan: the caps are too tight"
+
+
 def _print_rounds(plan: Plan) -> None:
     from moai_planner.cli.output import print_table
 
@@ -108,6 +112,6 @@ def _print_rounds(plan: Plan) -> None:
             for m in r["missed"]
         )
         rows.append(
-            (r["round"], r["status"], f"{r['cost_usd_per_h']:.2f}", missed or "every objective holds")
+            (r["round"], r["status"], f"{r['cost_usd_per_h']:.2f}", missed or _nothing_missed(r))
         )
     print_table("Simulated on its own trace", ("round", "plan", "USD/h", "missed"), rows)

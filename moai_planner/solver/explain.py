@@ -28,6 +28,9 @@ LOOSER = (1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 MORE_NODES = 16
 """Each pool may grow to this many times its nodes (and by as many) in the elastic re-solve."""
 
+TRY_S = 2.0
+"""Time for each re-solve here; one that takes longer counts as no help."""
+
 MakeProblem = Callable[[CapacityRequest], tuple[Problem, Counter]]
 
 
@@ -68,7 +71,7 @@ def elastic(problem: Problem) -> dict[str, int] | None:
         used = pulp.LpAffineExpression(list(row.items())) - a_node * extra[a]
         programme.addConstraint(used <= pool.nodes * a_node, name)
     programme.setObjective(pulp.lpSum(extra))
-    call_solver(programme, time_limit_s=10.0)
+    call_solver(programme, gap_frac=0.02, time_limit_s=TRY_S)
     if (
         programme.solverModel.getInfo().primal_solution_status
         != highspy.SolutionStatus.kSolutionStatusFeasible
@@ -99,7 +102,7 @@ def _more_nodes(problem: Problem):
 
 def _less_traffic(request: CapacityRequest, problem: Problem):
     answer = run(
-        replace(problem, objective="most-load", simplicity_usd_per_h=0.0), gap_frac=0.005, time_limit_s=10.0
+        replace(problem, objective="most-load", simplicity_usd_per_h=0.0), gap_frac=0.01, time_limit_s=TRY_S
     )
     if answer.found and 0 < answer.factor < 1:
         rate = sum(max(s.rate_req_per_s) for s in problem.streams)
@@ -151,7 +154,9 @@ def _feasible(problem: Problem) -> bool:
     able = {c.deployment for c in problem.columns if c.role != "prefill"}
     if not all(stream.deployment in able for stream in problem.streams):
         return False
-    return run(replace(problem, objective="least-cost"), gap_frac=0.05, time_limit_s=5.0).found
+    simple = replace(problem, objective="least-cost", simplicity_usd_per_h=0.0)
+    # Any incumbent will do, and most that is infeasible is so without integers.
+    return run(simple, relaxed=True).found and run(simple, gap_frac=1.0, time_limit_s=TRY_S).found
 
 
 def _with_looser(request: CapacityRequest, chosen: set[tuple[str, str]], factor: float) -> CapacityRequest:

@@ -128,7 +128,7 @@ def prefill_point(s: Setting, decode_step_s: float, most_instances: int) -> Poin
     )
     grid = np.linspace(0.02, MOST_UTILISATION, 46)
     servers = _servers(t.peak_req_per_s * mean_s / 0.7, s.ranks, most_instances)
-    probability = wait_probability(grid, servers)
+    probability = wait_probability(grid, servers / max(1.0, peakedness(t.burstiness_cv)))
     scale = wait_scale_s(grid, servers, np.array(mean_s), t.burstiness_cv, float(spread))
     good = np.ones(len(grid), bool)
     for objective in s.slo.objectives:
@@ -160,7 +160,7 @@ def decode_point(s: Setting, mixed: bool, most_instances: int) -> Point | str:
     )
     added_mean = added @ t.weight
     kv_s = s.times.kv_s * slow
-    step = captured + kv_s * tokens * batch + batch * added_mean / osl
+    step = captured + kv_s * tokens * batch + _prompt_time_a_step_s(s, batch, added_mean, osl)
     per_rank = batch / (osl * step) * s.times.stages
     servers = _servers(t.peak_req_per_s / per_rank[-1], s.ranks, most_instances)
     stray = np.sqrt(peakedness(t.burstiness_cv) * batch / servers)
@@ -170,7 +170,9 @@ def decode_point(s: Setting, mixed: bool, most_instances: int) -> Point | str:
     good = (held <= MOST_KV_FRAC * s.memory.kv_tokens) & (batch + z * stray <= s.engine.max_num_seqs)
     if not good.any():
         return "memory"
-    noise = np.sqrt((slope * stray)[:, None] ** 2 + (added_mean**2 * per_rank * step)[:, None] / t.sample_osl)
+    # Prompts fall into an answer's life as a compound Poisson stream, from all ranks that step together.
+    prompts = (added**2) @ t.weight * s.ranks * per_rank * step
+    noise = np.sqrt((slope * stray)[:, None] ** 2 + prompts[:, None] / t.sample_osl)
     good &= _meets_tpot(s, step, noise, added_mean, captured)
     if not good.any():
         return "tpot"
@@ -191,6 +193,19 @@ def decode_point(s: Setting, mixed: bool, most_instances: int) -> Point | str:
     at = int(np.argmax(np.where(good, per_rank, -1.0)))
     use = _decode_use(s, int(batch[at]), float(step[at]), float(captured[at]), added[at], kv_s, mixed)
     return Point(float(step[at]), int(batch[at]), use, float(ttft[at]), float(step[at]), 1 / _most(use, t))
+
+
+def _prompt_time_a_step_s(s: Setting, batch: np.ndarray, added: np.ndarray, osl: float) -> np.ndarray:
+    """Time that prompts add to a mean step. [B] s
+
+    Alone, a rank takes B / osl prompts a step. Data-parallel ranks step together and wait for whoever has
+    a chunk: with k = ranks·chunks·B / osl chunks a step in all, a share 1 - exp(-k) of steps has one.
+    """
+    own = batch * added / osl
+    if s.ranks == 1:
+        return own
+    chunks = np.ceil(s.traffic.mean(s.traffic.new_tokens) / s.engine.max_num_batched_tokens)
+    return np.maximum(own, added / chunks * (1 - np.exp(-s.ranks * chunks * batch / osl)))
 
 
 def _decode_use(
@@ -269,7 +284,7 @@ def _meets_ttft(
     service = (added + s.times.decode_s[batch][:, None]) @ t.weight
     spread2 = np.maximum((added**2) @ t.weight / np.maximum((added @ t.weight) ** 2, 1e-30) - 1, 0.0)
     busy = np.minimum(per_rank * (added @ t.weight), 0.98)
-    probability = wait_probability(busy, servers)
+    probability = wait_probability(busy, servers / max(1.0, peakedness(t.burstiness_cv)))
     scale = wait_scale_s(busy, servers, service, t.burstiness_cv, 0.0) + spread2 / 2 * service / (
         servers * (1 - busy)
     )

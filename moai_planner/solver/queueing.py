@@ -13,6 +13,7 @@ def wait_probability(utilisation: np.ndarray, servers: np.ndarray | float) -> np
 
     .. math:: P_w = \rho^{\sqrt{2(m+1)} - 1}
 
+    Bursty arrivals of peakedness z see as if m / z servers (Hayward; A. Fredericks, Bell System Tech. J. 59, 1980).
     H. Sakasegawa, An approximation formula L_q = α·ρ^β/(1−ρ), Ann. Inst. Stat. Math. 29, 1977. Exact for m = 1.
 
     >>> round(float(wait_probability(np.array(0.8), 1)), 3), round(float(wait_probability(np.array(0.8), 8)), 3)

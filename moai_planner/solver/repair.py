@@ -19,6 +19,7 @@ from moai_planner.solver.candidates import ParametersFor, cap_key
 from moai_planner.solver.solve import Progress, solve
 
 MOST_ROUNDS = 6
+MOST_OVERRUN = 100.0
 LEAST_CAP = 0.2
 """A group is not tightened below this share of its formula's load."""
 
@@ -50,26 +51,51 @@ def solve_and_verify(
     """A plan whose simulation keeps every objective, or the last one with what it misses."""
     say = progress or (lambda text: None)
     caps: dict[str, float] = {}
+    held: dict[str, float] = {}
     rounds: list[dict[str, Any]] = []
-    shown: dict[str, Any] = {"simulated": False}
+    best: tuple[tuple[int, float], Plan, dict[str, Any]] | None = None
     for number in range(1, most_rounds + 1):
         say(f"round {number}: solving")
-        plan = solve(request, parameters_for, caps=caps)
+        plan = solve(request, parameters_for, caps=caps, explained=best is None)
         if plan.status not in ("optimal", "feasible"):
             rounds.append(_round(number, plan, (), caps))
-            return replace(plan, verification={**shown, "holds": False, "rounds": rounds})
+            if best is None:
+                return replace(plan, verification={"simulated": False, "holds": False, "rounds": rounds})
+            # Too tight for the stock: halfway back to the caps that still had a plan.
+            caps = _between(held, caps)
+            continue
+        held = caps
         say(f"round {number}: simulating")
         report = simulate(plan)
         missed = misses(plan, report)
         rounds.append(_round(number, plan, missed, caps))
-        shown = {"simulated": True, **summary(plan, report)}
-        if not missed or number == most_rounds:
+        rank = (len(missed), sum(_overrun(miss) for miss in missed))
+        if best is None or rank < best[0]:
+            best = rank, plan, summary(plan, report)
+        if not missed:
             break
-        tighter = tightened(plan, missed, caps)
-        if tighter == caps:
+        caps = tightened(plan, missed, caps)
+        if caps == held:
             break
-        caps = tighter
-    return replace(plan, verification={**shown, "holds": not missed, "rounds": rounds})
+    assert best is not None
+    rank, plan, shown = best
+    verification = {
+        "simulated": True,
+        "holds": rank[0] == 0,
+        "stock_too_small": rounds[-1]["status"] == "infeasible",
+        **shown,
+        "rounds": rounds,
+    }
+    return replace(plan, verification=verification)
+
+
+def _between(loose: Mapping[str, float], tight: Mapping[str, float]) -> dict[str, float]:
+    return {key: (loose.get(key, 1.0) * value) ** 0.5 for key, value in tight.items()}
+
+
+def _overrun(miss: Miss) -> float:
+    """How far above its limit, capped so that one hopeless objective does not hide the others."""
+    return min(miss.observed_s / miss.limit_s, MOST_OVERRUN) if miss.limit_s > 0 else MOST_OVERRUN
 
 
 def misses(plan: Plan, report: Report) -> tuple[Miss, ...]:

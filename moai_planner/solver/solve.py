@@ -33,8 +33,12 @@ def solve(
     parameters_for: ParametersFor,
     progress: Progress | None = None,
     caps: Mapping[str, float] | None = None,
+    explained: bool = True,
 ) -> Plan:
-    """The best plan there is, or why there is none. `caps`: share of a candidate group's load to plan with."""
+    """The best plan there is, or why there is none (`explained`: look for what would help).
+
+    `caps`: share of a candidate group's load to plan with.
+    """
     say = progress or (lambda text: None)
     say("finding candidates")
     options, problem, rejected = prepare(request, parameters_for, caps)
@@ -42,11 +46,11 @@ def solve(
     first = _run(request, problem) if _all_served(problem) else Answer("infeasible", "no candidate")
     if not first.found:
         say("explaining")
-        return _no(request, problem, first, rejected, parameters_for, caps)
+        return _no(request, problem, first, rejected, parameters_for, caps, explained)
     simple = _simplest_of_equals(request, problem, first)
     problem, answer = with_own_lanes(problem, simple, request.options.gap_frac, request.options.time_limit_s)
     if not answer.found:
-        return _no(request, problem, answer, rejected, parameters_for, caps)
+        return _no(request, problem, answer, rejected, parameters_for, caps, explained)
     answer = levelled(problem, answer)
     _insist(problem, answer)
     say("reading what binds")
@@ -107,10 +111,12 @@ def _no(
     rejected: Counter,
     parameters_for: ParametersFor,
     caps: Mapping[str, float] | None,
+    explained: bool,
 ) -> Plan:
     def make(other: CapacityRequest) -> tuple[Problem, Counter]:
         _, made, counted = prepare(other, parameters_for, caps)
         return made, counted
 
-    explanation = explain(request, problem, rejected, make) if answer.status == "infeasible" else ()
+    wanted = explained and answer.status == "infeasible"
+    explanation = explain(request, problem, rejected, make) if wanted else ()
     return infeasible_plan(request, answer, rejected, explanation)
