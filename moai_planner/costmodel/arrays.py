@@ -17,6 +17,7 @@ import numpy as np
 from moai_planner.costmodel import flop, launch, weights
 from moai_planner.costmodel.comm import Traffic, traffic
 from moai_planner.costmodel.configuration import Configuration
+from moai_planner.costmodel.formats import as_stored
 from moai_planner.domain.model import FeedForward
 from moai_planner.domain.parameters import NAMES, Parameters
 from moai_planner.domain.precision import bytes_per_element, multiplied_as
@@ -96,7 +97,8 @@ WORK_FIELDS = tuple(field.name for field in fields(Work))
 
 def work_of(c: Configuration) -> Work:
     """Read one configuration into numbers."""
-    model, precision, layout, accelerator = c.model, c.precision, c.layout, c.accelerator
+    model, layout, accelerator = c.model, c.layout, c.accelerator
+    precision = as_stored(model, c.precision)
     hidden, tp = model.hidden_size, layout.tp
     fullest = -(-model.layers // layout.pp) * layout.pp / model.layers
     bf16 = bytes_per_element("bf16")

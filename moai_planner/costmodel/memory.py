@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from moai_planner.costmodel import weights
 from moai_planner.costmodel.configuration import Configuration
+from moai_planner.costmodel.formats import as_stored
 from moai_planner.costmodel.kv import bounded_bytes_per_sequence, kv_bytes_per_token
 from moai_planner.domain.layout import capture_sizes
 from moai_planner.domain.model import Model
@@ -92,13 +93,13 @@ def _fullest_stage_layers(model: Model, pp: int) -> int:
 
 
 def _attention_bytes(c: Configuration, part) -> float:
-    width = bytes_per_element(c.precision.attention_weights)
+    width = bytes_per_element(as_stored(c.model, c.precision).attention_weights)
     share = weights.attention_weights(c.model.hidden_size, part).per_rank(c.layout.tp, part.kv_heads)
     return share * width + 2 * c.model.hidden_size * bytes_per_element("bf16")
 
 
 def _feed_forward_bytes(c: Configuration, part) -> float:
-    hidden, layout, precision = c.model.hidden_size, c.layout, c.precision
+    hidden, layout, precision = c.model.hidden_size, c.layout, as_stored(c.model, c.precision)
     one = weights.expert_parameters(hidden, part)
     if not part.experts:
         return one * bytes_per_element(precision.feed_forward_weights) / layout.tp

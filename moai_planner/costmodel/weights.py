@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moai_planner.costmodel.formats import as_stored
 from moai_planner.domain.model import Attention, FeedForward, Model
 from moai_planner.domain.precision import Precision, bytes_per_element
 
@@ -97,7 +98,9 @@ def checkpoint_bytes(model: Model, precision: Precision, mtp: bool = False) -> f
 
     Norms, biases and the router stay in bf16.
     """
-    return sum(count * bytes_per_element(kind) for kind, count in _counts(model, mtp, precision))
+    return sum(
+        count * bytes_per_element(kind) for kind, count in _counts(model, mtp, as_stored(model, precision))
+    )
 
 
 _FORMAT_FREE = Precision("none", "bf16", "bf16", "bf16")

@@ -22,6 +22,7 @@ CHECKPOINTS_GB = [
     ("Qwen/Qwen3-235B-A22B", "bf16", 470.2),
     ("meta-llama/Llama-3.1-405B-Instruct", "bf16", 811.7),
     ("meta-llama/Llama-3.1-8B-Instruct", "bf16", 16.06),
+    ("meta-llama/Llama-3.3-70B-Instruct", "awq", 39.8),
 ]
 
 
@@ -65,6 +66,15 @@ def test_kv_bytes_are_exactly_the_configs_arithmetic(name, elements):
     known = model(name)
     assert kv_bytes_per_token(known, precision("bf16")) == 2 * elements
     assert kv_bytes_per_token(known, precision("fp8").with_kv("fp8")) == elements
+
+
+@pytest.mark.parametrize("number_format", ["mxfp4", "nvfp4"])
+def test_four_bits_of_a_dense_model_mean_all_its_layers(number_format):
+    """No experts to be narrow: every linear layer is. Of a mixture, attention keeps its width."""
+    dense, mixture = model("meta-llama/Llama-3.3-70B-Instruct"), model("deepseek-ai/DeepSeek-R1")
+    four_bits = precision(number_format)
+    assert checkpoint_bytes(dense, four_bits) < 0.62 * checkpoint_bytes(dense, precision("fp8"))
+    assert checkpoint_bytes(mixture, four_bits) > total_parameters(mixture) * 4.25 / 8 * 1.02
 
 
 def test_capped_windows_hold_no_growing_kv():
