@@ -134,6 +134,7 @@ def device_facts(request: Request, device: devices.Device, engine_version: str) 
 
 def profile_device(request: Request, device: devices.Device, advance: run.Advance) -> Outcome:
     """Measure what the request asks for, merge it with what is there, and return it (nothing is written)."""
+    quantization(request)  # refuses a format before anything is started
     version = devices.require_engine(device.platform)
     facts = device_facts(request, device, version)
     folder = folder_of(request, device.accelerator, version)
@@ -149,6 +150,8 @@ def profile_device(request: Request, device: devices.Device, advance: run.Advanc
     edges: dict[Shard, dict[StepShape, str]] = {}
     for (shard, shape), reason in sorted(journal.edges.items(), key=str):
         edges.setdefault(shard, {})[shape] = reason
+    for shard, shapes in existing[2].items():
+        edges[shard] = {**shapes, **edges.get(shard, {})}
     visits = sum(len(visits) for visits in journal.visits.values())
     meta = _meta(request, facts, journal, points, existing[0], stem)
     points = {
@@ -172,14 +175,14 @@ def _by_shape(point: MeasuredPoint) -> StepShape:
 
 def _existing(
     folder: Path, stem: str, facts: Mapping[str, Any], replace: bool
-) -> tuple[dict[str, Any], dict[Shard, tuple[MeasuredPoint, ...]]]:
-    """Meta and points already in the folder, found to be of this device and version, or refused."""
+) -> tuple[dict[str, Any], dict[Shard, tuple[MeasuredPoint, ...]], dict[Shard, dict[StepShape, str]]]:
+    """Meta, points and edges already in the folder, found to be of this device and version, or refused."""
     if replace or not (folder / "meta.yaml").exists():
-        return {}, {}
+        return {}, {}, {}
     meta = table.read_meta(folder / "meta.yaml")
     table.check_same_device(folder / "meta.yaml", meta, facts)
     path = folder / f"{stem}.csv"
-    return meta, table.read_points(path)[0] if path.exists() else {}
+    return meta, *(table.read_points(path) if path.exists() else ({}, {}))
 
 
 def _key(request: Request, facts: Mapping[str, Any], limits: sweep.Limits) -> dict[str, Any]:

@@ -50,8 +50,8 @@ def csv_text(points: Points, edges: Edges) -> str:
     writer.writerow(COLUMNS)
     rows = 0
     for shard in sorted({*points, *edges}, key=lambda s: (s.tp, s.ep)):
-        cells = {p.shape: _time_cells(p) for p in points.get(shard, ())}
-        cells |= {shape: [*[""] * len(_TIME_COLUMNS), why] for shape, why in edges.get(shard, {}).items()}
+        cells = {shape: [*[""] * len(_TIME_COLUMNS), why] for shape, why in edges.get(shard, {}).items()}
+        cells |= {p.shape: _time_cells(p) for p in points.get(shard, ())}  # a time outweighs an edge
         for shape in sorted(cells):
             place = (shard.tp, shard.ep, shape.phase, shape.tokens, shape.batch, shape.context_tokens)
             writer.writerow([*place, *cells[shape]])
