@@ -64,6 +64,8 @@ BASE_FIELDS = (
     "all_to_all_s",
     "all_to_all_bandwidth_frac",
     "transfer_s",
+    "transfer_bandwidth_frac",
+    "staged_bandwidth_frac",
     "draft_accept_frac",
 )
 ARCHITECTURE_FIELDS = (
@@ -83,6 +85,20 @@ FORMAT_FIELDS = (
     "expert_half_tokens",
     "expert_bandwidth_frac",
 )
+LOOSE_FIELDS = (
+    "all_to_all_s",
+    "step_s",
+    "transfer_bandwidth_frac",
+    "staged_bandwidth_frac",
+    "draft_accept_frac",
+)
+"""Fields that the software decides more than the device does: their priors are wider."""
+LOOSE_FACTOR = 3.0
+TIGHT_FIELDS = ("kv_bandwidth_frac", "attention_frac")
+"""Fields that the calibration rows, all of one length, cannot tell from a cost per sequence: nearer to the
+operator tables they start from."""
+TIGHT_FACTOR = 0.35
+PRIOR_FACTORS = dict.fromkeys(LOOSE_FIELDS, LOOSE_FACTOR) | dict.fromkeys(TIGHT_FIELDS, TIGHT_FACTOR)
 BASE_SPREAD = 0.7
 """Standard deviation of the prior on a base field, in its real form (log or logit)."""
 CHILD_SPREAD = 0.5

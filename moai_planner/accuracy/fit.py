@@ -23,6 +23,7 @@ from moai_planner.accuracy.families import (
     CHILD_SPREAD,
     DEVIATION_SPREAD,
     FORMAT_FIELDS,
+    PRIOR_FACTORS,
     Family,
     family_of,
 )
@@ -246,7 +247,7 @@ def _several(names: set[str]) -> list[str]:
 
 
 def _spreads(names: Sequence[str], frozen: frozenset[str], spread: float) -> np.ndarray:
-    return np.array([0.0 if name in frozen else spread for name in names])
+    return np.array([0.0 if name in frozen else spread * PRIOR_FACTORS.get(name, 1.0) for name in names])
 
 
 def _soft(error: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from moai_planner.accuracy.run import METRICS, SPLITS, Measurements, Run, Unsupported, Workers
 from moai_planner.domain.errors import InputError, Problem
-from moai_planner.domain.units import MILLI
+from moai_planner.domain.units import MILLI, parse
 
 _ENGINE = ("tp", "ep", "dp", "pp")
 _POOLS = tuple(
@@ -45,6 +45,7 @@ _COUNTS = frozenset(name for name in _NUMBERS if not name.startswith(("isl", "os
 _SPREAD = re.compile(r"uniform (\d*\.?\d+)-(\d*\.?\d+)\Z")
 REQUESTS_PER_CONCURRENCY = 10
 "Requests of a closed-loop run that states no number (InferenceX and its descendants send ten times)."
+STEADY_TURNS = 1000
 STREAM_EVENTS_TOLERANCE = 0.1
 SHARED_PREFIX_HIT_FRAC = 0.9
 """Prompt tokens found in the cache by generators that send few prompts thousands of times (assumed)."""
@@ -173,8 +174,11 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
     concurrency = int(number.get("concurrency", 0))
     requests = int(number.get("n_requests", 0))
     if not requests:
-        requests = concurrency if arrivals == "static" else max(1, concurrency) * REQUESTS_PER_CONCURRENCY
+        turns = STEADY_TURNS if arrivals == "open" else REQUESTS_PER_CONCURRENCY
+        requests = concurrency if arrivals == "static" else max(1, concurrency) * turns
         assumed.append(f"n_requests {requests}")
+    if "steady state only" in notes:
+        requests = max(requests, concurrency * STEADY_TURNS)  # ramp and drain were cut off
     if arrivals == "static":
         requests = concurrency = concurrency or requests
     hit_frac = number.get("prefix_hit_frac", 0.0)
@@ -204,6 +208,7 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         kv="fp8" if "KV cache fp8" in notes else "",
         split=cells.get("split", ""),
         notes=notes,
+        network_bytes_per_s=_network(notes),
         events_per_token=_events_per_token(metrics, osl),
         assumed=tuple(assumed),
         metrics=metrics,
@@ -292,6 +297,16 @@ def _pool(
 def _stated(notes: str, name: str) -> int:
     match = re.search(rf"\b{name}=(\d+)", notes)
     return int(match[1]) if match else 0
+
+
+def _network(notes: str) -> float:
+    """Network of a node where the notes say it ("200 Gb/s").
+
+    >>> _network("one node of 8 a side, 200 Gb/s ConnectX-6")
+    25000000000.0
+    """
+    match = re.search(r"(\d+) Gb/s", notes)
+    return parse(f"{match[1]} Gbit/s", "bytes_per_s") if match else 0.0
 
 
 def _events_per_token(metrics: Mapping[str, float], osl_tokens: float) -> float:

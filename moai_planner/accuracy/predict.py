@@ -31,9 +31,28 @@ class Predictor:
         columns = parameter_columns(parameters or [c.parameters for c in configurations])
         times = step_times_of(configurations, self.work, columns)
         records = self.prepared.records.copy()
+        _set_transfers(records, columns)
         accept_frac = columns.draft_accept_frac[records["decode"], 0]
         records["accepted_tokens"] = kept_tokens(records["draft_tokens"], accept_frac)
         return solve_steady(pack(times), records)
+
+
+def _set_transfers(records: np.ndarray, p: Parameters) -> None:
+    """Transfers at the rate that the slower side's parameters allow."""
+    pre, dec = records["prefill"], records["decode"]
+    staged = records["staged"] > 0
+
+    def slower(name: str) -> np.ndarray:
+        column = getattr(p, name)[:, 0]
+        return np.minimum(column[pre], column[dec])
+
+    records["transfer_token_s"] /= np.where(
+        staged, slower("staged_bandwidth_frac"), slower("transfer_bandwidth_frac")
+    )
+    records["transfer_latency_s"] = np.maximum(p.transfer_s[pre, 0], p.transfer_s[dec, 0])
+    records["decode_slowdown_frac"] = np.where(
+        staged, p.staged_slowdown_frac[dec, 0], p.transfer_slowdown_frac[dec, 0]
+    )
 
 
 def predict(prepared: Prepared) -> dict[str, np.ndarray]:

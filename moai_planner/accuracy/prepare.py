@@ -109,7 +109,7 @@ class _Table:
         draft = drafting(run, model)
         decode = self._configuration(run, model, last, draft.tokens)
         prefill = self._configuration(run, model, first, 0.0) if run.disaggregated else decode
-        latency, token_s, slowdown = self._transfer(run, prefill, decode)
+        staged, token_s = self._transfer(run, prefill, decode)
         kv_tokens = self._kv_tokens(decode)
         engine = self.configurations[decode].engine
         longest = (1.0 + run.length_low_frac) / 2.0
@@ -136,9 +136,10 @@ class _Table:
             draft.tokens,
             1.0,
             draft.cost_frac,
-            latency,
+            0.0,
             token_s,
-            slowdown,
+            0.0,
+            staged,
         )
 
     def _configuration(self, run: Run, model: Model, workers: Workers, draft_tokens: float) -> int:
@@ -157,7 +158,7 @@ class _Table:
             prefix_caching=run.prefix_hit_frac > 0,
         )
         layout = Layout(workers.tp, workers.pp, workers.dp, min(workers.ep, workers.tp * workers.dp))
-        key = (workers.accelerator, run.model, precision, layout, engine)
+        key = (workers.accelerator, run.model, precision, layout, engine, run.network_bytes_per_s)
         if key not in self._index:
             per_node = max(DEVICES_PER_NODE, accelerator.scale_up.devices)
             configuration = Configuration(
@@ -167,7 +168,7 @@ class _Table:
                 layout=layout,
                 engine=engine,
                 devices_per_node=per_node,
-                network_bytes_per_s=accelerator.scale_out_bytes_per_s * per_node,
+                network_bytes_per_s=run.network_bytes_per_s or accelerator.scale_out_bytes_per_s * per_node,
                 parameters=self.parameters_of(accelerator, workers.engine, precision),
             )
             self._index[key] = len(self.configurations)
@@ -183,15 +184,21 @@ class _Table:
             self._room[index] = float(max(memory_budget(c).kv_tokens, c.engine.max_model_len))
         return self._room[index]
 
-    def _transfer(self, run: Run, prefill: int, decode: int) -> tuple[float, float, float]:
+    def _transfer(self, run: Run, prefill: int, decode: int) -> tuple[int, float]:
+        """Whether KV passes through host memory, and seconds a token at the network's full rate."""
         if not run.disaggregated:
-            return 0.0, 0.0, 0.0
+            return 0, 0.0
         connector = "lmcache" if run.kv_connector == "host_staged" else "nixl"
-        moved = kv_transfer(self.configurations[prefill], self.configurations[decode], connector)
-        rate = moved.bytes_per_s
-        if rate <= 0:
+        sender, receiver = self.configurations[prefill], self.configurations[decode]
+        moved = kv_transfer(sender, receiver, connector)
+        share = min(_network_share(sender), _network_share(receiver))
+        if share <= 0:
             raise _CannotPredict("the network between the nodes is not known")
-        return moved.latency_s, moved.bytes_per_token / rate, moved.decode_slowdown_frac
+        return int(moved.staged), moved.bytes_per_token / share
+
+
+def _network_share(c: Configuration) -> float:
+    return c.network_bytes_per_s * min(1.0, c.layout.devices / c.devices_per_node)
 
 
 def _precision(run: Run, model: Model) -> Precision:
@@ -215,7 +222,7 @@ def _table_size(sequences: float) -> int:
 
 
 def with_parameters(prepared: Prepared, parameters_of: ParametersOf) -> Prepared:
-    """The same runs with other parameters (KV transfers keep theirs)."""
+    """The same runs with other parameters."""
     changed = tuple(
         replace(c, parameters=parameters_of(c.accelerator, c.engine.name, c.precision))
         for c in prepared.configurations

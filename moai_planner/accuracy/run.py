@@ -79,6 +79,8 @@ class Run:
     "KV number format; empty = the default of the precision."
     split: str
     notes: str
+    network_bytes_per_s: float = 0.0
+    "Of a node, one direction; 0 = not stated."
     events_per_token: float = 1.0
     "Stream events that the client counted for each token (found from its own latencies)."
     assumed: tuple[str, ...] = ()

@@ -53,6 +53,7 @@ RUN = np.dtype(
         ("transfer_latency_s", np.float64),
         ("transfer_token_s", np.float64),
         ("decode_slowdown_frac", np.float64),
+        ("staged", np.int64),  # KV passes through host memory
     ]
 )
 """What the steady state needs of a run, one record each; lengths and rates of the whole run."""
@@ -193,8 +194,6 @@ def _static(table, run):
 @njit(cache=True)
 def _colocated(table, run):
     ranks = run.decode_workers * run.decode_ranks
-    population = run.concurrency / ranks if run.concurrency > 0 else math.inf
-    rate = run.rate_req_per_s / ranks if run.rate_req_per_s > 0 else math.inf
     prompt = max(1.0, run.isl_tokens * (1.0 - run.hit_frac))
     steps = max(1.0, (run.osl_tokens - 1.0) / run.accepted_tokens)
     context = _context_tokens(run)
@@ -202,44 +201,48 @@ def _colocated(table, run):
     room = min(run.max_sequences, run.kv_tokens / (context + 0.25 * run.osl_tokens))
     room = max(1.0, min(room, run.budget_tokens / (verify + prompt / steps)))
     outside = table[3][3] + table[3][4] * run.isl_tokens
-    batch = max(1.0, min(population, room)) if math.isfinite(population) else 1.0
-    step, mixed, share, ttft, decode = 0.0, 0.0, 0.0, 0.0, 0.0
+    population = _in_flight(run, outside) / ranks
+    batch = max(1e-6, min(population, room))
+    step, mixed, share, ttft, decode, steady = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for _ in range(ITERATIONS):
-        others = max(0.0, 1.0 - 1.0 / population) if math.isfinite(population) else 1.0
-        seen = 1.0 + batch * others if math.isfinite(population) else max(1.0, batch)
-        seen = min(seen, max(1.0, min(population, room)))
+        others = max(0.0, 1.0 - 1.0 / max(population, 1.0))
+        seen = min(1.0 + batch * others, max(1.0, min(population, room)))
         step, mixed, share = _mean_step_s(table, run, seen, seen * others, prompt, steps, context)
         decode = steps * step
         ttft = outside + _wait_s(run, step) + _prompt_steps(run, prompt, seen, verify) * mixed
-        if math.isfinite(rate):
-            target = min(rate * decode, min(population * decode / (decode + ttft), room))
-        else:
-            target = min(population * decode / (decode + ttft), room)
+        target = min(population * decode / (decode + ttft), room)
         batch += 0.5 * (max(target, 1e-6) - batch)
+        steady = max(ttft, population * decode / batch - decode)  # without room the rest wait
+        population += 0.5 * (_in_flight(run, decode + steady) / ranks - population)
     tpot = step / run.accepted_tokens
-    served = batch / decode
-    steady = ttft
-    if (
-        math.isfinite(population)
-        and served * (decode + ttft) < 0.999 * population
-        and not math.isfinite(rate)
-    ):
-        steady = population / served - decode  # the rest wait for a place
-    burst = ttft
-    if math.isfinite(population) and run.arrivals != OPEN:
+    burst = steady
+    if run.arrivals == OPEN and steady > 2.0 * ttft and run.concurrency <= 0:
+        steady = burst = ttft + 0.5 * (steady - ttft)  # a queue that grows all the time: half on average
+    elif run.arrivals != OPEN:
         alone = _prefill_s(table, run, prompt, run.budget_tokens)
-        burst = outside + 0.5 * (min(population, room) + 1.0) * alone
-        burst = max(burst, steady)
-    if run.arrivals == OPEN and served < 0.999 * rate:
-        backlog_s = 0.5 * run.requests / ranks * (1.0 / served - 1.0 / rate)
-        if math.isfinite(population):
-            backlog_s = 0.0
-        steady = ttft + backlog_s
-        burst = steady
+        burst = max(steady, outside + 0.5 * (min(population, room) + 1.0) * alone)
     first = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
     ttft_mean = steady + first * (burst - steady)
-    req_per_s = served * ranks * _finite_share(run, decode + steady)
+    req_per_s = batch / decode * ranks * _finite_share(run)
     return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch, mixed, share, burst
+
+
+@njit(cache=True)
+def _in_flight(run, residence_s):
+    """Requests in the system, over the whole run on average.
+
+    A closed loop keeps its concurrency. Arrivals at a rate r with at most C in flight, N in all: the first
+    C come in C/r seconds, each later one when one ends, so the run lasts N/C residences and C/r; arrivals
+    that never meet the limit last N/r and one residence. Little's law gives the rest.
+    """
+    if run.arrivals != OPEN:
+        return run.concurrency
+    cap = run.concurrency if run.concurrency > 0 else math.inf
+    if run.rate_req_per_s * residence_s >= cap:
+        lasts = run.requests / cap * residence_s + cap / run.rate_req_per_s
+    else:
+        lasts = run.requests / run.rate_req_per_s + residence_s
+    return max(1e-6, min(cap, run.requests * residence_s / lasts))
 
 
 @njit(cache=True)
@@ -281,18 +284,15 @@ def _wait_s(run, step):
 
 
 @njit(cache=True)
-def _finite_share(run, residence_s):
-    """Share of the steady request rate that a whole run reaches, with its start and its drain.
+def _finite_share(run):
+    """Share of the steady request rate that a whole closed-loop run reaches, with its drain.
 
-    Closed loop: after n = requests / concurrency turns the ends of the last requests are spread by the
-    lengths' deviation times √n; while they drain the batch is half full on average.
-    Open loop: the last request ends a residence after the last arrival.
+    After n = requests / concurrency turns the ends of the last requests are spread by the lengths'
+    deviation times √n; while they drain the batch is half full on average. Runs at a rate count their
+    ramps in `_in_flight`.
     """
-    if run.requests <= 0:
+    if run.arrivals == OPEN or run.requests <= 0:
         return 1.0
-    if run.arrivals == OPEN:
-        span = run.requests / run.rate_req_per_s
-        return span / (span + residence_s)
     turns = max(1.0, run.requests / max(run.concurrency, 1.0))
     drain = min(0.5, 1.2 * run.length_cv * math.sqrt(turns))
     return turns / (turns + drain)
@@ -300,8 +300,8 @@ def _finite_share(run, residence_s):
 
 @njit(cache=True)
 def _disaggregated(pre, dec, run):
-    """Prefill workers are a queue with deterministic service (approximate mean-value analysis), decode
-    workers a delay that grows with the batch."""
+    """Prefill workers and the network are queues with deterministic service (approximate mean-value
+    analysis), decode workers a delay that grows with the batch."""
     workers = run.prefill_workers * run.prefill_ranks
     ranks = run.decode_workers * run.decode_ranks
     prompt = max(1.0, run.isl_tokens * (1.0 - run.hit_frac))
@@ -309,31 +309,34 @@ def _disaggregated(pre, dec, run):
     context = _context_tokens(run)
     room = max(1.0, min(run.max_sequences, run.kv_tokens / (context + 0.25 * run.osl_tokens)))
     service = _prefill_s(pre, run, prompt, run.budget_tokens)
-    transfer = run.transfer_latency_s + run.transfer_token_s * run.isl_tokens
+    moving = run.transfer_token_s * run.isl_tokens
+    lines = min(run.prefill_workers, run.decode_workers)  # networks that work side by side
     outside = pre[3][3] + pre[3][4] * run.isl_tokens + dec[3][3]
-    population = run.concurrency if run.concurrency > 0 else math.inf
-    rate = run.rate_req_per_s if run.rate_req_per_s > 0 else math.inf
-    queue, served, step, ttft, batch = 0.0, 0.0, 0.0, 0.0, 1.0
+    population = _in_flight(run, outside + service)
+    queue, moving_queue, served, step, ttft, batch = 0.0, 0.0, 0.0, 0.0, 0.0, 1.0
     for _ in range(ITERATIONS):
-        other = (population - 1.0) / population if math.isfinite(population) else 1.0
+        other = max(0.0, 1.0 - 1.0 / max(population, 1.0))
         utilisation = min(1.0, served * service / workers)
         waiting = max(0.0, queue * other - 0.5 * utilisation) * service / workers
         prefill = service + waiting
-        seen = max(1.0, 1.0 / ranks if batch < 1.0 else batch)
-        slow = 1.0 + run.decode_slowdown_frac * min(1.0, served * transfer / run.decode_workers)
+        seen = max(1.0, batch)
+        line_use = min(1.0, served * moving / lines)
+        blocked = max(0.0, moving_queue * other - 0.5 * line_use) * moving / lines
+        transfer = run.transfer_latency_s + moving + blocked
+        slow = 1.0 + run.decode_slowdown_frac * min(1.0, served * moving / run.decode_workers)
         step = _decode_step_s(dec, run, seen, seen * context) * slow
         decode = steps * step
         ttft = outside + prefill + transfer + step
         target = min(population / (decode + ttft), workers / service)
-        target = min(target, room * ranks / decode)
-        if math.isfinite(rate):
-            target = min(target, rate)
+        target = min(target, room * ranks / decode, lines / max(moving, 1e-9))
         served += 0.3 * (target - served)
         queue += 0.3 * (served * prefill - queue)
+        moving_queue += 0.3 * (served * (moving + blocked) - moving_queue)
         batch += 0.3 * (min(served * decode / ranks, room) - batch)
+        residence = max(ttft + decode, population / max(served, 1e-9))
+        population += 0.3 * (_in_flight(run, residence) - population)
     decode = steps * step
-    if math.isfinite(population) and not math.isfinite(rate):
-        ttft = max(ttft, population / served - decode)
+    ttft = max(ttft, population / served - decode)
     tpot = step / run.accepted_tokens
-    req_per_s = served * _finite_share(run, ttft + decode)
+    req_per_s = served * _finite_share(run)
     return ttft, ttft, tpot, ttft + decode, req_per_s, batch, step, 0.0, ttft
