@@ -38,17 +38,22 @@ def print_table(
     """A table on stdout. Columns of numbers are right-aligned; nothing is cut when the output is a file."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_text(cell) for cell in row))
     console = _console(sys.stdout)
-    console.print(table)
-    for line in notes:
-        console.print(line, markup=False, highlight=False)
+    with console.capture() as captured:
+        if title:
+            console.print(Text(title, style="bold"))
+        console.print(table)
+        for line in notes:
+            console.print(line, markup=False)
+    print("\n".join(line.rstrip() for line in captured.get().split("\n")), end="")
 
 
 def print_text(text: str = "") -> None:
