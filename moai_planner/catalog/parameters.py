@@ -4,7 +4,8 @@ Files in `hardware_profiles/parameters/`: `assumed/` by platform or architecture
 by `calibrate`. The nearest calibrated set wins; each step away from an exact match (another number
 format, another device of the architecture, another engine, the same platform only) widens the interval
 and weakens the basis. What crosses such a step is the correction, calibrated over assumed: a device with
-other assumed efficiencies keeps its difference. Fields a calibrated file leaves out come from the assumed sets.
+other assumed efficiencies keeps its difference. Fields a calibrated file leaves out come from the
+assumed sets.
 
 >>> from moai_planner.catalog.accelerators import accelerator
 >>> from moai_planner.domain.precision import precision
