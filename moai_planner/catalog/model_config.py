@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moai_planner.domain.errors import InputError, Problem
+from moai_planner.domain.units import GIGA
 
-LARGEST = 1_000_000_000
+LARGEST = int(GIGA)
 """No size of a model is larger."""
 
 _TEXT_PARTS = ("text_config", "llm_config", "language_config")
