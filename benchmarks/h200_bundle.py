@@ -151,7 +151,7 @@ def profile(
             yield {"step": "profile", "model": model, "flags": flags, "skipped": "no time left"}
             continue
         command = [
-            python, "-m", "moai_planner.cli.main", "--model", model, *flags.split(),
+            python, "-m", "moai_planner.cli.main", "profile", "--model", model, *flags.split(),
             "--budget", f"{own_s:.0f}s", "--out", str(out), "--json",
         ]  # fmt: skip
         began = time.monotonic()
