@@ -19,6 +19,8 @@ $(STAMP): pyproject.toml requirements.lock
 	python3 -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "compiling the simulator's event loop (once)"
+	$(BIN)/moai-plan simulate --bench --model meta-llama/Llama-3.1-8B-Instruct --on h100_sxm --num-prompts 8 >/dev/null
 	touch $(STAMP)
 
 demo: setup
