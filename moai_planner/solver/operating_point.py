@@ -7,10 +7,10 @@ Decode and mixed instances. With B sequences in flight of mean context c a step 
 d(B) the captured step, t_p what a prompt adds to steps, and by Little's law an instance then serves
 X(B) = B / (osl·tau(B)) requests per second. The point is the B of greatest X where
 
-    P(tau(B) + noise_i <= tpot limit) >= p,    noise_i^2 = (tau'·sqrt(v·B/m))^2 + t_p^2·X·tau/osl_i
+    P(tau(B) + noise_i <= tpot limit) >= p,    noise_i^2 = (tau'·sqrt(v·B/m))^2 + E[t_p^2]·X·tau/osl_i
     (B + z·sqrt(v·B/m))·tokens held <= KV capacity,    B + z·sqrt(v·B/m) <= max_num_seqs
 
-v the peakedness of arrivals, m the ranks that share the load, i a sample of the trace's requests. Prefill
+v the dispersion of arrivals, m the ranks that share the load, i a sample of the trace's requests. Prefill
 instances carry the greatest utilisation at which wait + prefill + transfer + first step meet the TTFT objectives.
 Written for any load x[k] the point gives rows that are linear in x (`use`), exact at the point, safe below it:
 
@@ -31,7 +31,6 @@ from moai_planner.solver.queueing import (
     deviate,
     holds,
     normal_attainment,
-    peakedness,
     wait_probability,
     wait_scale_s,
 )
@@ -43,6 +42,8 @@ MOST_KV_FRAC = 0.95
 """Share of KV blocks that a plan fills; the rest absorbs block rounding."""
 PROMPTS_A_STEP = 2
 """Prompts of mean length that share a prefill step under load, where the token budget allows."""
+LEAST_DISPERSION = 1.0
+"""Batches stray at least as Poisson arrivals make them: answer lengths differ."""
 E2EL_PREFILL_SHARE = 0.2
 """Of an end-to-end objective, what a disaggregated lane's prefill side may take; decode keeps the rest."""
 
@@ -128,8 +129,8 @@ def prefill_point(s: Setting, decode_step_s: float, most_instances: int) -> Poin
     )
     grid = np.linspace(0.02, MOST_UTILISATION, 46)
     servers = _servers(t.peak_req_per_s * mean_s / 0.7, s.ranks, most_instances)
-    probability = wait_probability(grid, servers / max(1.0, peakedness(t.burstiness_cv)))
-    scale = wait_scale_s(grid, servers, np.array(mean_s), t.burstiness_cv, float(spread))
+    probability = wait_probability(grid, servers / max(1.0, t.dispersion))
+    scale = wait_scale_s(grid, servers, np.array(mean_s), t.dispersion, float(spread) ** 2)
     good = np.ones(len(grid), bool)
     for objective in s.slo.objectives:
         if objective.metric == "ttft":
@@ -145,6 +146,7 @@ def prefill_point(s: Setting, decode_step_s: float, most_instances: int) -> Poin
     if s.transfer is not None:
         use["nic"] = t.isl * s.transfer.bytes_per_token / s.transfer.nic_bytes_per_s
     wait = probability[at] * scale[at]
+    use = _with_surge(use, t)
     return Point(0.0, 1, use, float(unloaded.mean() + wait), 0.0, 1 / _most(use, t))
 
 
@@ -163,7 +165,7 @@ def decode_point(s: Setting, mixed: bool, most_instances: int) -> Point | str:
     step = captured + kv_s * tokens * batch + _prompt_time_a_step_s(s, batch, added_mean, osl)
     per_rank = batch / (osl * step) * s.times.stages
     servers = _servers(t.peak_req_per_s / per_rank[-1], s.ranks, most_instances)
-    stray = np.sqrt(peakedness(t.burstiness_cv) * batch / servers)
+    stray = np.sqrt(max(t.dispersion, LEAST_DISPERSION) * batch / servers)
     slope = np.gradient(step, batch) if len(batch) > 1 else np.zeros(1)
     z = max((deviate(o.percentile) for o in s.slo.objectives), default=deviate(95.0))
     held = (batch + z * stray) * tokens * s.times.stages
@@ -191,7 +193,9 @@ def decode_point(s: Setting, mixed: bool, most_instances: int) -> Point | str:
     if not good.any():
         return "e2el"
     at = int(np.argmax(np.where(good, per_rank, -1.0)))
-    use = _decode_use(s, int(batch[at]), float(step[at]), float(captured[at]), added[at], kv_s, mixed)
+    use = _with_surge(
+        _decode_use(s, int(batch[at]), float(step[at]), float(captured[at]), added[at], kv_s, mixed), t
+    )
     return Point(float(step[at]), int(batch[at]), use, float(ttft[at]), float(step[at]), 1 / _most(use, t))
 
 
@@ -284,10 +288,8 @@ def _meets_ttft(
     service = (added + s.times.decode_s[batch][:, None]) @ t.weight
     spread2 = np.maximum((added**2) @ t.weight / np.maximum((added @ t.weight) ** 2, 1e-30) - 1, 0.0)
     busy = np.minimum(per_rank * (added @ t.weight), 0.98)
-    probability = wait_probability(busy, servers / max(1.0, peakedness(t.burstiness_cv)))
-    scale = wait_scale_s(busy, servers, service, t.burstiness_cv, 0.0) + spread2 / 2 * service / (
-        servers * (1 - busy)
-    )
+    probability = wait_probability(busy, servers / max(1.0, t.dispersion))
+    scale = wait_scale_s(busy, servers, service, t.dispersion, spread2)
     good = busy <= MOST_UTILISATION
     for objective in s.slo.objectives:
         if objective.metric == "ttft":
@@ -309,6 +311,11 @@ def _each_holds(objective, unloaded: np.ndarray, probability: np.ndarray, scale:
 def _servers(needed: float, ranks: int, most_instances: int) -> float:
     """Ranks that share the load if this candidate serves it all, within the stock."""
     return float(min(max(ranks, needed), ranks * max(most_instances, 1)))
+
+
+def _with_surge(use: dict[str, np.ndarray], t: Traffic) -> dict[str, np.ndarray]:
+    """The point is for the rate of a busy spell; use is per mean rate."""
+    return {resource: rows * t.surge for resource, rows in use.items()}
 
 
 def _most(use: dict[str, np.ndarray], t: Traffic) -> float:

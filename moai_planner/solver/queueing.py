@@ -26,20 +26,20 @@ def wait_scale_s(
     utilisation: np.ndarray,
     servers: np.ndarray | float,
     service_s: np.ndarray,
-    arrival_cv: float,
-    service_cv: float,
+    arrival_dispersion: float,
+    service_cv2: np.ndarray | float,
 ) -> np.ndarray:
     r"""Mean wait of those who wait; their waits are taken as exponential.
 
-    .. math:: \theta = \frac{c_a^2 + c_s^2}{2} \, \frac{s}{m (1 - \rho)}, \qquad P(W > t) = P_w \, e^{-t/\theta}
+    .. math:: \theta = \frac{v + c_s^2}{2} \, \frac{s}{m (1 - \rho)}, \qquad P(W > t) = P_w \, e^{-t/\theta}
 
     Allen–Cunneen for GI/G/m (A. Allen, Probability, Statistics and Queueing Theory, 2nd ed. 1990, eq. 5.60);
-    the exponential tail as in W. Whitt, Approximations for the GI/G/m queue, POM 2, 1993. Exact for M/M/1:
+    v, the dispersion of arrival counts, stands for c_a²; the exponential tail as in W. Whitt, Approximations for the GI/G/m queue, POM 2, 1993. Exact for M/M/1:
 
     >>> round(float(wait_scale_s(np.array(0.8), 1, np.array(1.0), 1.0, 1.0)), 6)
     5.0
     """
-    return (arrival_cv**2 + service_cv**2) / 2 * service_s / (servers * (1 - utilisation))
+    return (arrival_dispersion + service_cv2) / 2 * service_s / (servers * (1 - utilisation))
 
 
 def attainment(
@@ -73,14 +73,6 @@ def deviate(percentile: float | None) -> float:
 def normal_attainment(limit: float, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """P(value ≤ limit) of normal values, mean and spread broadcast."""
     return ndtr((limit - mean) / np.maximum(spread, 1e-12))
-
-
-def peakedness(arrival_cv: float) -> float:
-    """Variance over mean of requests in flight, unlimited servers, exponential service: (c_a² + 1) / 2.
-
-    A. Eckberg, Generalized peakedness of teletraffic processes, ITC 10, 1983; 1 for Poisson arrivals.
-    """
-    return (arrival_cv**2 + 1) / 2
 
 
 def pessimism(high_frac: float, confidence: float | None) -> float:

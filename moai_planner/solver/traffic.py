@@ -11,6 +11,9 @@ from moai_planner.domain.cluster import Deployment
 PREFIX_REUSE_FRAC = 0.5
 """Share of the trace's ideal prefix reuse that a plan counts on (assumed: caches are finite, routers spread)."""
 MOST_PREFIX_HIT_FRAC = 0.95
+SPELL_S = 30
+"""Rates that last this long fill queues and batches; what is shorter is left to the queueing formulas."""
+MOST_SURGE_PERCENTILE, LEAST_SURGE_PERCENTILE = 99.0, 90.0
 SAMPLE = 192
 """Requests of the trace, evenly spaced after sorting by prompt length, that latencies are evaluated on."""
 
@@ -33,7 +36,11 @@ class Traffic:
     "Token pairs of prompt attention."
     windows: int
     peak_req_per_s: float
-    burstiness_cv: float
+    "Rate that plans hold to: the busiest window's mean times `surge`."
+    surge: float
+    "Rate over mean rate in the busy spells that a percentile of requests meets."
+    dispersion: float
+    "Variance over mean of arrivals in a second, within a spell; 1 = Poisson."
     sample_new_tokens: np.ndarray
     "[sample]"
     sample_isl: np.ndarray
@@ -69,6 +76,7 @@ def traffic(deployment: Deployment) -> Traffic:
     pairs = np.array([cell.isl_squared_tokens for _, cell in cells]) / 2 * (1 - hit**2)
     weight = rate / rate.sum()
     trace = deployment.trace
+    dispersion, surge = spells(trace.arrival_s / deployment.rate_scale, _percentile(deployment))
     total = trace.isl_tokens + trace.osl_tokens
     fits = total <= deployment.max_model_len
     order = np.argsort(trace.isl_tokens[fits], kind="stable")
@@ -84,11 +92,41 @@ def traffic(deployment: Deployment) -> Traffic:
         new_tokens=isl * (1 - hit),
         pairs=pairs,
         windows=len(windows),
-        peak_req_per_s=max(window.rate_req_per_s for window in windows),
-        burstiness_cv=max(window.burstiness_cv for window in windows),
+        peak_req_per_s=surge * max(window.rate_req_per_s for window in windows),
+        surge=surge,
+        dispersion=dispersion,
         sample_new_tokens=sample_isl * (1 - float(weight @ hit)),
         sample_isl=sample_isl,
         sample_osl=trace.osl_tokens[fits][picked].astype(float),
         longest_tokens=int(total[fits].max()) if fits.any() else 0,
         too_long=int((~fits).sum()),
     )
+
+
+def spells(arrival_s: np.ndarray, percentile: float) -> tuple[float, float]:
+    """(dispersion within spells, surge between them) of arrivals.
+
+    The surge is the request-weighted percentile of the spells' rates over their mean, with the share of the
+    variance that the dispersion alone explains taken off.
+
+    >>> spells(np.arange(0, 600, 0.1), 95.0)
+    (0.0, 1.0)
+    """
+    seconds = np.bincount(arrival_s.astype(np.int64)) if len(arrival_s) else np.zeros(0)
+    whole = len(seconds) // SPELL_S
+    if whole < 2:
+        return 1.0, 1.0
+    counts = seconds[: whole * SPELL_S].reshape(whole, SPELL_S)
+    mean = counts.mean()
+    dispersion = float(counts.var(axis=1).mean() / mean)
+    totals = np.sort(counts.sum(axis=1))
+    reached = np.cumsum(totals) / totals.sum()
+    busy = totals[np.searchsorted(reached, percentile / 100)] / totals.mean()
+    slow = max(totals.var() - dispersion * totals.mean(), 0.0) / max(totals.var(), 1e-12)
+    return dispersion, float(1 + max(busy - 1, 0.0) * np.sqrt(slow))
+
+
+def _percentile(deployment: Deployment) -> float:
+    """The strictest percentile of the latencies that queues and batches decide."""
+    asked = [o.percentile for o in deployment.slo.objectives if o.percentile and o.metric != "e2el"]
+    return min(max([LEAST_SURGE_PERCENTILE, *asked]), MOST_SURGE_PERCENTILE)
