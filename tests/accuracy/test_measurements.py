@@ -1,0 +1,67 @@
+"""The measurements table: strict, nothing dropped, definitions before predictions."""
+
+from pathlib import Path
+
+import pytest
+
+from moai_planner.accuracy.measurements import parse_measurements, read_measurements
+from moai_planner.domain.errors import InputError
+
+SMALL = Path(__file__).parent / "small.csv"
+HEAD = "id,model,engine,topology,accelerator,tp,dp,pp,isl,osl,concurrency,tpot_ms_mean,split,notes\n"
+
+
+def test_small_table_is_read_whole():
+    """Law: runs and unsupported rows together are the rows of the file."""
+    measurements = read_measurements(SMALL)
+    rows = len(SMALL.read_text().splitlines()) - 1
+    assert len(measurements.runs) + len(measurements.unsupported) == rows
+    assert {run.split for run in measurements.runs} == {"calibrate", "validate"}
+
+
+def test_problems_are_collected_with_their_lines():
+    """Every broken cell is named at once."""
+    text = HEAD + (
+        "a,m,vllm,colocated,h100_sxm,two,1,1,1024,1024,4,9,calibrate,\n"
+        "a,m,vllm,sideways,h100_sxm,2,1,1,1024,1024,-4,inf,maybe,\n"
+    )
+    with pytest.raises(InputError) as caught:
+        parse_measurements(text, "t.csv")
+    shown = str(caught.value)
+    for where in (
+        "line 2, tp",
+        "line 3, topology",
+        "line 3, concurrency",
+        "line 3, tpot_ms_mean",
+        "line 3, split",
+    ):
+        assert where in shown
+    assert "line 3, id" in shown
+
+
+def test_unknown_column_is_refused():
+    """A misspelt metric must not be silently ignored."""
+    with pytest.raises(InputError, match="tpot_mean"):
+        parse_measurements(HEAD.replace("tpot_ms_mean", "tpot_mean"), "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ("a,m,vllm,colocated,h100_sxm,2,1,1,1024,,4,9,validate,", "isl or osl"),
+        ("a,m,vllm,colocated,h100_sxm,2,1,1,1024,1024,,9,validate,", "concurrency nor request_rate"),
+        ("a,m,vllm,disaggregated,h100_sxm,2,1,1,1024,1024,4,9,validate,", "layout of the prefill workers"),
+    ],
+)
+def test_rows_without_enough_are_listed_with_a_reason(cells, reason):
+    """A row that cannot be predicted is kept beside the runs."""
+    measurements = parse_measurements(HEAD + cells + "\n", "t.csv")
+    assert not measurements.runs
+    assert reason in measurements.unsupported[0].reason
+
+
+def test_kind_of_run_is_read_from_the_notes():
+    """Static batches and offline runs are told by their notes."""
+    text = HEAD + "a,m,vllm,colocated,h100_sxm,2,1,1,128,64,8,9,validate,static batch\n"
+    run = parse_measurements(text, "t.csv").runs[0]
+    assert (run.arrivals, run.requests, run.concurrency) == ("static", 8, 8)

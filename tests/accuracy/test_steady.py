@@ -1,0 +1,131 @@
+"""The steady state against a plain token-by-token loop, and its laws."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moai_planner.accuracy import steady
+from moai_planner.domain.provenance import Basis
+from moai_planner.domain.step import StepTimes
+
+BATCHES = np.arange(513)
+TIMES = StepTimes(
+    decode_s=0.010 + 20e-6 * BATCHES,
+    tokens=np.array([1.0, 256.0, 8192.0]),
+    mixed_s=np.array([0.010, 0.016, 0.260]),
+    pair_s=1e-10,
+    kv_s=2e-8,
+    stages=1,
+    request_s=0.005,
+    prompt_token_s=0.0,
+    basis=Basis.ASSUMED,
+    low_frac=0.8,
+    high_frac=1.2,
+)
+
+
+def record(**changes) -> np.ndarray:
+    values = dict.fromkeys(steady.RUN.names, 0) | {
+        "concurrency": 16,
+        "requests": 160,
+        "isl_tokens": 1000,
+        "osl_tokens": 200,
+        "prefill_workers": 1,
+        "prefill_ranks": 1,
+        "decode_workers": 1,
+        "decode_ranks": 1,
+        "budget_tokens": 8192,
+        "max_sequences": 512,
+        "kv_tokens": 1e9,
+        "accepted_tokens": 1,
+    }
+    return np.array([tuple((values | changes).values())], dtype=steady.RUN)
+
+
+def solve(**changes):
+    return steady.solve_steady(steady.pack([TIMES]), record(**changes))[0]
+
+
+def token_loop(concurrency: int, isl: int, osl: int, requests: int) -> tuple[float, float]:
+    """Closed loop, one step after the other: mean TPOT and requests per second."""
+    rng = np.random.default_rng(0)
+    waiting, started = [0.0] * concurrency, concurrency
+    running: list[list[float]] = []  # [tokens made, target, time of the first token]
+    now, tpots = 0.0, []
+    while len(tpots) < requests:
+        fresh = []
+        room = 8192 - len(running)
+        while waiting and waiting[0] <= now and room >= isl:
+            waiting.pop(0)
+            fresh.append([0, int(osl * rng.uniform(0.8, 1.2)), 0.0])
+            room -= isl
+        if not running and not fresh:
+            now = waiting[0]
+            continue
+        context = sum(isl + one[0] for one in running)
+        if fresh:
+            pairs = len(fresh) * isl**2 / 2
+            now += float(TIMES.mixed_step_s(len(fresh) * isl + len(running), pairs, context))
+        else:
+            now += float(TIMES.decode_step_s(len(running), context))
+        for one in running:
+            one[0] += 1
+        for one in fresh:
+            one[0], one[2] = 1, now
+        running += fresh
+        for one in [one for one in running if one[0] >= one[1]]:
+            running.remove(one)
+            tpots.append((now - one[2]) / (one[1] - 1))
+            if started < requests:
+                waiting.append(now + TIMES.request_s)
+                started += 1
+    return float(np.mean(tpots)), requests / now
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "isl", "osl"), [(1, 1000, 200), (8, 1000, 200), (32, 500, 400), (64, 2000, 300)]
+)
+def test_agrees_with_a_token_by_token_loop(concurrency, isl, osl):
+    """Oracle: the plain loop, whose steps have the same times."""
+    tpot_s, req_per_s = token_loop(concurrency, isl, osl, requests=10 * concurrency)
+    found = solve(
+        concurrency=concurrency, isl_tokens=isl, osl_tokens=osl, requests=10 * concurrency, length_cv=0.115
+    )
+    assert found["tpot_s"] == pytest.approx(tpot_s, rel=0.08)
+    assert found["req_per_s"] == pytest.approx(req_per_s, rel=0.12)
+
+
+def test_one_request_alone_meets_no_other_prompt():
+    """With one request in flight TPOT is the plain decode step."""
+    context = 1000 + 100
+    assert solve(concurrency=1)["tpot_s"] == pytest.approx(float(TIMES.decode_step_s(1, context)), rel=0.01)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    concurrency=st.integers(1, 256),
+    isl=st.integers(16, 4000),
+    osl=st.integers(8, 2000),
+    faster=st.sampled_from(("isl_tokens", "osl_tokens")),
+)
+def test_little_holds_and_more_load_is_not_faster(concurrency, isl, osl, faster):
+    """Little's law inside a closed loop; TPOT does not fall when concurrency doubles."""
+    one = solve(concurrency=concurrency, isl_tokens=isl, osl_tokens=osl, requests=1e6)
+    two = solve(concurrency=2 * concurrency, isl_tokens=isl, osl_tokens=osl, requests=1e6)
+    in_flight = one["req_per_s"] * (one["ttft_median_s"] + (osl - 1) * one["tpot_s"])
+    assert in_flight == pytest.approx(concurrency, rel=0.05)
+    assert two["tpot_s"] >= 0.995 * one["tpot_s"]
+    assert two["req_per_s"] >= 0.97 * one["req_per_s"]
+
+
+def test_slow_arrivals_are_all_served():
+    """An open loop far below its capacity serves its rate."""
+    found = solve(arrivals=steady.OPEN, concurrency=0, rate_req_per_s=1.0, requests=10000)
+    assert found["req_per_s"] == pytest.approx(1.0, rel=0.01)
+
+
+def test_transfer_limits_disaggregated_throughput():
+    """No more requests pass than the network between the pools lets through."""
+    found = solve(disaggregated=1, concurrency=256, transfer_token_s=1e-3, requests=1e6)
+    assert found["req_per_s"] <= 1.0 + 1e-6
