@@ -39,7 +39,7 @@ engine:
 	bash engine/install.sh .venv-engine
 
 profile-cpu: engine
-	.venv-engine/bin/moai-plan profile --model dense-100m --accelerator cpu --budget 3m --out out/measured --replace
+	.venv-engine/bin/moai-plan profile --model dense-100m --accelerator cpu --budget 2m --out out/measured --replace
 
 test-slow: setup engine
 	.venv-engine/bin/python -m pytest -m engine
