@@ -297,6 +297,7 @@ def simulate(
 
     def begin_step(unit, now):
         unit.work, longest = [], 0.0
+        preemptions = sum(s.preemptions for s in sequences)
         for rank in unit.ranks:
             decoding, chunks, moving = rank.schedule(now)
             for sequence in moving:
@@ -313,6 +314,8 @@ def simulate(
         unit.busy = any(decoding or chunks for _, decoding, chunks in unit.work)
         factor = 1.0 + unit.slowdown if unit.loads else 1.0
         unit.next = now + longest * factor if unit.busy else math.inf
+        if not unit.busy and sum(s.preemptions for s in sequences) > preemptions:
+            unit.next = now  # nothing runs, but the queue may be admitted now
 
     while True:
         client = math.inf

@@ -49,8 +49,9 @@ def test_conservation_and_causality(system):
 
 
 def test_more_instances_never_raise_p99_ttft():
-    """Law: with the same requests, first come first served, one more replica never hurts."""
-    requests = _requests(rate=40.0)
+    """Law: with the same requests, first come first served and no caches to split, one more replica never hurts."""
+    base = _requests(rate=40.0)
+    requests = Requests(base.arrival_s, base.isl_tokens, base.osl_tokens)
     p99 = []
     for replicas in (1, 2, 3, 4):
         system = colocated(plain_instance(32, 5000), replicas)
