@@ -2,7 +2,8 @@
 
     python benchmarks/solve.py
 
-Each case: candidates, programme, lanes, plan; reading input and importing are not counted. Last line: one JSON object.
+Each case: candidates, programme, lanes, plan; reading input and importing are not counted. Last line: one
+JSON object.
 """
 
 from __future__ import annotations

@@ -97,6 +97,10 @@ def _print_lanes(plan: Plan) -> None:
     print_table("Lanes", ("lane", "deployment", "kind", "weight", "share", "members"), rows)
 
 
+def _seen(observed_s: float | None) -> str:
+    return "overloaded" if observed_s is None else show(observed_s, "s")
+
+
 def _nothing_missed(a_round) -> str:
     return "every objective holds" if a_round["status"] != "infeasible" else "no plan: the caps are too tight"
 
@@ -107,11 +111,8 @@ def _print_rounds(plan: Plan) -> None:
     rows = []
     for r in plan.verification["rounds"]:
         missed = "; ".join(
-            f"{m['deployment']} {m['objective']} {'overloaded' if m['observed_s'] is None else show(m['observed_s'], 's')}"
-            f" > {show(m['limit_s'], 's')}"
+            f"{m['deployment']} {m['objective']} {_seen(m['observed_s'])} > {show(m['limit_s'], 's')}"
             for m in r["missed"]
         )
-        rows.append(
-            (r["round"], r["status"], f"{r['cost_usd_per_h']:.2f}", missed or _nothing_missed(r))
-        )
+        rows.append((r["round"], r["status"], f"{r['cost_usd_per_h']:.2f}", missed or _nothing_missed(r)))
     print_table("Simulated on its own trace", ("round", "plan", "USD/h", "missed"), rows)

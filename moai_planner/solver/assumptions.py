@@ -29,7 +29,7 @@ def _of_predictions(request: CapacityRequest, used: Sequence[Option]):
                 + ", not measured on it"
             )
         if option.pool.accelerator.confidence == "low":
-            yield f"the data sheet of {option.pool.accelerator.name} is an announcement or was not checked again"
+            yield f"the data sheet of {option.pool.accelerator.name} is an announcement, or unchecked"
     if request.options.confidence is None:
         yield "step times are planned at their middle, without a margin for prediction error"
     else:
@@ -39,6 +39,9 @@ def _of_predictions(request: CapacityRequest, used: Sequence[Option]):
 
 def _of_traffic(request: CapacityRequest, used: Sequence[Option]):
     yield "counts and lane weights stay the same over all windows; all lanes of a deployment get the same mix"
+    surges = {o.candidate.deployment: o.traffic.surge for o in used}
+    for name, surge in surges.items():
+        yield f"{name}: planned for {surge:.2f} times its mean rate, the busy half minutes of its trace"
     for deployment in request.deployments:
         cells = [cell for window in deployment.workload.windows for cell in window.cells]
         if deployment.prefix_caching and any(cell.cached_frac for cell in cells):

@@ -1,9 +1,9 @@
 """Candidates that another makes superfluous in every plan.
 
-A is dominated by B of the same deployment, pool and role when q = devices(A) / devices(B) copies of B do at least
-A's work in every window, draw no more power, and B may exchange KV with all that A may: replace each A by
-q copies of B in any plan; the nodes still hold them (B's size divides A's), the cost is the same, and there are no
-more kinds than before.
+A is dominated by B of the same deployment, pool and role when q = devices(A) / devices(B) copies of B do at
+least A's work in every window, draw no more power, and B may exchange KV with all that A may: replace each
+A by q copies of B in any plan; the nodes still hold them (B's size divides A's), the cost is the same, and
+there are no more kinds than before.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def dominates(problem: Problem, b: Column, a: Column, partners: dict[str, frozen
 
 
 def _peaks(problem: Problem, column: Column, stream) -> tuple[float, ...]:
-    """By window, the load of the busiest resource: with one stream per deployment that row is the capacity."""
+    """By window, the load of the busiest resource: with one stream that row is the capacity."""
     load = problem.load(column, stream)
     return tuple(
         max((value for (_, w), value in load.items() if w == window), default=0.0)

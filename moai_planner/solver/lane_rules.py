@@ -2,7 +2,8 @@
 
 Same platform, vendor and KV number family, unless the plan allows other vendors and the KV is bf16 (fp8 on
 CDNA3 is another number format whose bytes no handshake checks). The larger tensor-parallel size is a multiple
-of the smaller, and decode has at least prefill's ranks, except for latent KV, which is the same on every rank.
+of the smaller, and decode has at least prefill's ranks, except for latent KV, which is the same on every
+rank.
 """
 
 from __future__ import annotations

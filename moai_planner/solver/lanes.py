@@ -1,7 +1,8 @@
 """An answer whose lanes can be built: one decode kind a lane, each prefill instance in one lane, even load.
 
-A router pairs any prefill with any decode instance it knows and has no weights, so a prefill column that feeds two
-decode columns is split into two columns of whole instances, and the small programme is solved again.
+A router pairs any prefill with any decode instance it knows and has no weights, so a prefill column that
+feeds two decode columns is split into two columns of whole instances, and the small programme is solved
+again.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def split_prefill(problem: Problem, kept: set[str]) -> Problem:
 
 
 def levelled(problem: Problem, answer: Answer) -> Answer:
-    """The same instances, loaded evenly: each deployment's shares are those that could carry the most load."""
+    """The same instances, loaded evenly: each deployment's shares are those that carry the most load."""
     shares: dict = {}
     lane_shares: dict = {}
     for stream in problem.streams:

@@ -174,7 +174,7 @@ def power_w(problem: Problem, counts: Mapping[str, int]) -> float:
 
 
 def textbook_problem() -> Problem:
-    """50 req/s of one model on one device type: prefill TP1, decode TP4 and TP8, mixed TP4, worker rates given.
+    """50 req/s of one model on one device type: prefill TP1, decode TP4 and TP8, mixed TP4, rates given.
 
     The rates are published worker rates of a Qwen3-32B replay on H200; 0.9 and 0.92 are the shares of them
     that a prefill and a decode pool are planned with.

@@ -11,8 +11,9 @@ X(B) = B / (osl·tau(B)) requests per second. The point is the B of greatest X w
     (B + z·sqrt(v·B/m))·tokens held <= KV capacity,    B + z·sqrt(v·B/m) <= max_num_seqs
 
 v the dispersion of arrivals, m the ranks that share the load, i a sample of the trace's requests. Prefill
-instances carry the greatest utilisation at which wait + prefill + transfer + first step meet the TTFT objectives.
-Written for any load x[k] the point gives rows that are linear in x (`use`), exact at the point, safe below it:
+instances carry the greatest utilisation at which wait + prefill + transfer + first step meet the TTFT
+objectives. Written for any load x[k] the point gives rows that are linear in x (`use`), exact at the point,
+safe below it:
 
     (osl_k·kv_s·c_k + t_p,k)·tau / (tau - d(B))   time        osl_k·tau / B   batch
     osl_k·tau·tokens_k / KV capacity              memory      bytes_k / nic   nic
@@ -113,8 +114,8 @@ def transfer_s(s: Setting, isl: np.ndarray) -> np.ndarray:
 def prefill_point(s: Setting, decode_step_s: float, most_instances: int) -> Point | str:
     """Greatest utilisation of a prefill instance within the TTFT objectives, or why there is none.
 
-    `decode_step_s`: the first token leaves with a decode step; the shortest of the partners is counted, so that
-    a looser TPOT objective cannot lengthen it here. What it adds beyond is for the simulation to find.
+    `decode_step_s`: the first token leaves with a decode step; the shortest of the partners is counted, so
+    that a looser TPOT objective cannot lengthen it here. What it adds beyond is for the simulation to find.
     """
     t = s.traffic
     service = prefill_under_load_s(s, t.new_tokens, t.pairs)
@@ -236,7 +237,7 @@ def _batch_grid(most: int) -> np.ndarray:
 
 
 def _added_by_prompts(s: Setting, tokens: np.ndarray, pairs: np.ndarray, batch: np.ndarray) -> np.ndarray:
-    """Time that a prompt adds to the steps it shares with `batch` decodes. tokens [..], batch [B] → [B, ..] s"""
+    """Time that a prompt adds to the steps it shares with decodes. tokens [..], batch [B] → [B, ..] s"""
     beside = batch[:, None].astype(float)
     budget = np.maximum(s.engine.max_num_batched_tokens - beside, 1.0)
     steps = np.ceil(tokens / budget)

@@ -13,11 +13,12 @@ def wait_probability(utilisation: np.ndarray, servers: np.ndarray | float) -> np
 
     .. math:: P_w = \rho^{\sqrt{2(m+1)} - 1}
 
-    Bursty arrivals of peakedness z see as if m / z servers (Hayward; A. Fredericks, Bell System Tech. J. 59, 1980).
-    H. Sakasegawa, An approximation formula L_q = α·ρ^β/(1−ρ), Ann. Inst. Stat. Math. 29, 1977. Exact for m = 1.
+    Bursty arrivals of peakedness z see as if m / z servers (Hayward; A. Fredericks, Bell System Tech. J.
+    59, 1980). H. Sakasegawa, An approximation formula L_q = α·ρ^β/(1−ρ), Ann. Inst. Stat. Math. 29, 1977.
+    Exact for m = 1.
 
-    >>> round(float(wait_probability(np.array(0.8), 1)), 3), round(float(wait_probability(np.array(0.8), 8)), 3)
-    (0.8, 0.485)
+    >>> [round(float(wait_probability(np.array(0.8), m)), 3) for m in (1, 8)]
+    [0.8, 0.485]
     """
     return utilisation ** (np.sqrt(2 * (servers + 1)) - 1)
 
@@ -34,7 +35,8 @@ def wait_scale_s(
     .. math:: \theta = \frac{v + c_s^2}{2} \, \frac{s}{m (1 - \rho)}, \qquad P(W > t) = P_w \, e^{-t/\theta}
 
     Allen–Cunneen for GI/G/m (A. Allen, Probability, Statistics and Queueing Theory, 2nd ed. 1990, eq. 5.60);
-    v, the dispersion of arrival counts, stands for c_a²; the exponential tail as in W. Whitt, Approximations for the GI/G/m queue, POM 2, 1993. Exact for M/M/1:
+    v, the dispersion of arrival counts, stands for c_a²; the exponential tail as in W. Whitt,
+    Approximations for the GI/G/m queue, POM 2, 1993. Exact for M/M/1:
 
     >>> round(float(wait_scale_s(np.array(0.8), 1, np.array(1.0), 1.0, 1.0)), 6)
     5.0
@@ -45,7 +47,7 @@ def wait_scale_s(
 def attainment(
     limit_s: float, unloaded_s: np.ndarray, probability: np.ndarray, scale_s: np.ndarray
 ) -> np.ndarray:
-    """Share of requests with unloaded + wait ≤ limit. unloaded [sample], probability and scale [..] → [..]."""
+    """Share of requests with unloaded + wait ≤ limit. unloaded [sample]; probability, scale [..] → [..]."""
     slack = limit_s - unloaded_s
     late = probability[..., None] * np.exp(-np.maximum(slack, 0.0) / scale_s[..., None])
     return np.where(slack >= 0, 1.0 - late, 0.0).mean(axis=-1)

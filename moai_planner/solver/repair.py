@@ -1,9 +1,9 @@
 """Solve, simulate on the plan's own trace, tighten what was too full, solve again.
 
 The programme plans with queueing formulas; the simulation has the last word. Where an objective is missed
-the utilisation cap of the candidate groups that serve it tightens (TTFT: those that prefill; TPOT and ITL: those
-that decode; E2EL: both), until every objective holds, the stock is too small, or the rounds are used up.
-Each round is kept in `plan.verification["rounds"]`.
+the utilisation cap of the candidate groups that serve it tightens (TTFT: those that prefill; TPOT and ITL:
+those that decode; E2EL: both), until every objective holds, the stock is too small, or the rounds are used
+up. Each round is kept in `plan.verification["rounds"]`.
 """
 
 from __future__ import annotations

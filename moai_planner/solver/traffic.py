@@ -9,7 +9,7 @@ import numpy as np
 from moai_planner.domain.cluster import Deployment
 
 PREFIX_REUSE_FRAC = 0.5
-"""Share of the trace's ideal prefix reuse that a plan counts on (assumed: caches are finite, routers spread)."""
+"""Share of the trace's ideal prefix reuse that is counted on (assumed: caches are finite, routers spread)."""
 MOST_PREFIX_HIT_FRAC = 0.95
 SPELL_S = 30
 """Rates that last this long fill queues and batches; what is shorter is left to the queueing formulas."""

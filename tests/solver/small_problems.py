@@ -88,7 +88,7 @@ def _packs(sizes, free, per_node):
         return _packs(rest, tuple(0 if i in whole else left for i, left in enumerate(free)), per_node)
     for left in sorted({left for left in free if left >= size}):
         at = free.index(left)
-        if _packs(rest, free[:at] + (left - size,) + free[at + 1 :], per_node):
+        if _packs(rest, (*free[:at], left - size, *free[at + 1 :]), per_node):
             return True
     return False
 

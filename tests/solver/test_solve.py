@@ -117,7 +117,7 @@ def test_better_hardware_at_the_same_price_is_never_worse(chat):
 
 
 def test_mi308x_decodes_and_mi300x_prefills(chat):
-    """MI308X has 18 % of the arithmetic and all of the bandwidth: with both at one price it takes the decoding."""
+    """MI308X has 18 % of the arithmetic and all of the bandwidth: at one price it takes the decoding."""
     parted = replace(chat, roles=("prefill", "decode"))
     pools = [pool("mi300x", 2, price=1.0), pool("mi308x", 2, price=1.0)]
     plan = solve(request(pools, [parted], gap_frac=0.0), parameters_for)

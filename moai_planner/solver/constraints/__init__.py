@@ -1,4 +1,4 @@
-"""Families of constraints: one function each, its equation in its docstring, its golden programme in the tests."""
+"""Families of constraints: one function each, equation in the docstring, golden programme in the tests."""
 
 from __future__ import annotations
 

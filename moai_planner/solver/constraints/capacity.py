@@ -12,7 +12,9 @@ from moai_planner.solver.variables import Variables
 def capacity(problem: Problem, v: Variables) -> Rows:
     r"""The load on a column's instances stays within their number, for each resource and window.
 
-        sum_k  use[c,k,r,w]·rate[k,w]·x[k,c] + headroom[c]·u[c]  <=  n[c]      for all columns c, resources r, windows w
+        sum_k  use[c,k,r,w]·rate[k,w]·x[k,c] + headroom[c]·u[c]  <=  n[c]
+
+    for all columns c, resources r, windows w.
 
     use carries 1 / utilisation cap.  A row that another of the same column implies (each coefficient
     at most as large) is left out.  Rows: capacity_<column index>_<resource>_<window>.

@@ -15,10 +15,10 @@ def stock(problem: Problem, v: Variables) -> Rows:
         sum_{c in a, size(c) >= s}  slots(c,s)·n[c]  <=  nodes[a]·floor(G[a]/s)     for all pools a, sizes s
 
     G devices a node.  slots(c,s) = size(c)/s for an instance inside a node, and floor(G/s) for each whole
-    node of an instance that spans nodes.  Where each size divides the next (the layouts' powers of two) these rows are
-    necessary and sufficient: first-fit decreasing fills every slot (E. Coffman, M. Garey, D. Johnson, Bin
-    packing with divisible item sizes, J. Complexity 3, 1987).  A row for a size that divides G is implied by
-    the row of the smallest size when that divides G too.  Rows: stock_<pool index>_<size>.
+    node of an instance that spans nodes.  Where each size divides the next (the layouts' powers of two)
+    these rows are necessary and sufficient: first-fit decreasing fills every slot (E. Coffman, M. Garey, D.
+    Johnson, Bin packing with divisible item sizes, J. Complexity 3, 1987).  A row for a size that divides G
+    is implied by the row of the smallest size when that divides G too.  Rows: stock_<pool index>_<size>.
     """
     for a, pool in enumerate(problem.pools):
         columns = [c for c in problem.columns if c.pool == pool.name]
