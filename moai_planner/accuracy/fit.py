@@ -94,6 +94,8 @@ class Residuals:
     metric: tuple[str, ...]
     error: np.ndarray
     "[n] log(predicted / measured) with all rows."
+    cell: np.ndarray
+    "[n] number of the engine configuration, for counting independent groups."
     held_out: Mapping[str, np.ndarray]
     "Grouping (`model`, `accelerator`, `cell`) → [n] the same had the row's group not been fitted."
 
@@ -189,7 +191,9 @@ def fit_family(
         for name, label in GROUPINGS.items()
     }
     names = tuple(FITTED_METRICS)
-    residual_rows = Residuals(index, tuple(names[k] for k in metric), error, held_out)
+    cells = {key: number for number, key in enumerate(dict.fromkeys(map(GROUPINGS["cell"], prepared.runs)))}
+    cell = np.array([cells[GROUPINGS["cell"](prepared.runs[i])] for i in index])
+    residual_rows = Residuals(index, tuple(names[k] for k in metric), error, cell, held_out)
     return replace(fit, residuals=residual_rows)
 
 

@@ -17,7 +17,8 @@ FEWEST = 12
 """Residuals below which a kind takes the family's pool."""
 NARROWEST = 0.02
 """Half-width (log) that no interval goes below: repeated runs differ by that."""
-UNKNOWN = (0.5, 2.0)
+FURTHEST = 0.95
+"""Quantile that no end goes beyond: a handful of groups says nothing about the far tail."""
 KINDS = {
     "ttft": "ttft_s",
     "tpot": "tpot_s",
@@ -34,16 +35,18 @@ def kind_of(metric: str) -> str:
     return KINDS[metric.split("_")[0]]
 
 
-def factors(errors: np.ndarray) -> tuple[float, float]:
-    """Low and high factors on a prediction from log(predicted / measured), finite-sample corrected.
+def factors(errors: np.ndarray, groups: int) -> tuple[float, float]:
+    """Low and high factors on a prediction from log(predicted / measured).
 
-    >>> low, high = factors(np.array([-0.1, 0.0, 0.1] * 20))
+    The finite-sample correction of conformal prediction counts groups, not rows: rows of one engine
+    configuration err together.
+
+    >>> low, high = factors(np.array([-0.1, 0.0, 0.1] * 20), 20)
     >>> round(low, 3), round(high, 3)
     (0.905, 1.105)
     """
-    n = len(errors)
     tail = (1.0 - CONFIDENCE) / 2.0
-    reach = min(1.0, (1.0 - tail) * (n + 1) / n)
+    reach = min(FURTHEST, (1.0 - tail) * (groups + 1) / groups)
     low = min(np.quantile(-errors, 1.0 - reach), -NARROWEST)
     high = max(np.quantile(-errors, reach), NARROWEST)
     return float(np.exp(low)), float(np.exp(high))
@@ -55,11 +58,11 @@ def intervals_of(residuals: Residuals, rows: np.ndarray) -> dict[str, tuple[floa
     kinds = np.array([kind_of(name) for name in residuals.metric])
     found: dict[str, tuple[float, float]] = {}
     for kind in sorted(set(kinds.tolist())):
-        own = errors[rows & (kinds == kind)]
-        every = errors[kinds == kind]
-        chosen = own if len(own) >= FEWEST else every
-        if len(chosen) >= FEWEST:
-            found[kind] = factors(chosen)
+        every = kinds == kind
+        own = every & rows
+        chosen = own if own.sum() >= FEWEST else every
+        if chosen.sum() >= FEWEST:
+            found[kind] = factors(errors[chosen], len(np.unique(residuals.cell[chosen])))
     return found
 
 

@@ -46,6 +46,8 @@ _SPREAD = re.compile(r"uniform (\d*\.?\d+)-(\d*\.?\d+)\Z")
 REQUESTS_PER_CONCURRENCY = 10
 "Requests of a closed-loop run that states no number (InferenceX and its descendants send ten times)."
 STEADY_TURNS = 1000
+MOST_DRAFTED = 4.5
+"""Time between events over time per token that speculative decoding alone may explain."""
 STREAM_EVENTS_TOLERANCE = 0.1
 SHARED_PREFIX_HIT_FRAC = 0.9
 """Prompt tokens found in the cache by generators that send few prompts thousands of times (assumed)."""
@@ -210,6 +212,7 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         notes=notes,
         network_bytes_per_s=_network(notes),
         events_per_token=_events_per_token(metrics, osl),
+        tokens_per_event=_tokens_per_event(metrics),
         assumed=tuple(assumed),
         metrics=metrics,
     )
@@ -297,6 +300,19 @@ def _pool(
 def _stated(notes: str, name: str) -> int:
     match = re.search(rf"\b{name}=(\d+)", notes)
     return int(match[1]) if match else 0
+
+
+def _tokens_per_event(metrics: Mapping[str, float]) -> float:
+    """Tokens a stream event carries: time between events over time per token, when well above drafting.
+
+    >>> _tokens_per_event({"itl_ms_mean": 198.9, "tpot_ms_mean": 20.0})
+    10.0
+    """
+    for statistic in ("mean", "median"):
+        itl, tpot = metrics.get(f"itl_ms_{statistic}"), metrics.get(f"tpot_ms_{statistic}")
+        if itl and tpot:
+            return float(round(itl / tpot)) if itl / tpot > MOST_DRAFTED else 1.0
+    return 1.0
 
 
 def _network(notes: str) -> float:

@@ -68,9 +68,10 @@ def metrics_of(prepared: Prepared, out: np.ndarray) -> dict[str, np.ndarray]:
     events = np.array([run.events_per_token for run in runs])
     isl, osl = prepared.records["isl_tokens"], prepared.records["osl_tokens"]
     devices = np.array([run.devices for run in runs], dtype=float)
-    kept = out["kept_tokens"]
+    chunk = np.maximum(out["kept_tokens"], [run.tokens_per_event for run in runs])
     tpot_ms = out["tpot_s"] / MILLI / events
-    itl_p99_s = np.where(out["mixed_share"] > RARE, out["mixed_step_s"], out["tpot_s"] * out["kept_tokens"])
+    seen_s = np.where(out["mixed_share"] * chunk > RARE, out["mixed_step_s"], 0.0)
+    itl_p99_s = np.maximum(out["tpot_s"] * chunk, seen_s)
     last_s = np.maximum(2.0 * out["burst_s"] - out["ttft_median_s"], out["ttft_median_s"])
     decode_s = out["e2el_s"] - out["ttft_s"]
     output_tps = out["req_per_s"] * osl
@@ -81,7 +82,7 @@ def metrics_of(prepared: Prepared, out: np.ndarray) -> dict[str, np.ndarray]:
         "ttft_ms_p99": last_s / MILLI,
         "tpot_ms_mean": tpot_ms,
         "tpot_ms_median": tpot_ms,
-        "itl_ms_mean": tpot_ms * kept,
+        "itl_ms_mean": tpot_ms * chunk,
         "itl_ms_p99": itl_p99_s / MILLI,
         "e2el_s_mean": out["e2el_s"],
         "e2el_s_median": decode_s + out["ttft_median_s"],

@@ -83,6 +83,8 @@ class Run:
     "Of a node, one direction; 0 = not stated."
     events_per_token: float = 1.0
     "Stream events that the client counted for each token (found from its own latencies)."
+    tokens_per_event: float = 1.0
+    "Tokens that the server sent in one stream event (its stream interval)."
     assumed: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
 
