@@ -77,6 +77,9 @@ def traffic(deployment: Deployment) -> Traffic:
     weight = rate / rate.sum()
     trace = deployment.trace
     dispersion, surge = spells(trace.arrival_s / deployment.rate_scale, _percentile(deployment))
+    # Windows follow the slow part of the surge already.
+    busiest = max(window.rate_req_per_s for window in windows)
+    surge = max(1.0, surge * trace.rate_req_per_s * deployment.rate_scale / busiest)
     total = trace.isl_tokens + trace.osl_tokens
     fits = total <= deployment.max_model_len
     order = np.argsort(trace.isl_tokens[fits], kind="stable")
@@ -92,7 +95,7 @@ def traffic(deployment: Deployment) -> Traffic:
         new_tokens=isl * (1 - hit),
         pairs=pairs,
         windows=len(windows),
-        peak_req_per_s=surge * max(window.rate_req_per_s for window in windows),
+        peak_req_per_s=surge * busiest,
         surge=surge,
         dispersion=dispersion,
         sample_new_tokens=sample_isl * (1 - float(weight @ hit)),
