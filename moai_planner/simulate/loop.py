@@ -279,7 +279,7 @@ def _begin(s, m, u, now_s, events):
         preempted += s.rank[r, PREEMPTED]
     if busy == 0:
         s.unit_i[u, BUSY] = 0
-        s.unit_f[u, NEXT_S] = math.inf
+        s.unit_f[u, NEXT_S] = now_s if preempted > 0 else math.inf
         return events
     model = s.unit_i[u, MODEL]
     most = 1 << 40

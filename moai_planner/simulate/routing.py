@@ -1,7 +1,7 @@
 """Which rank of a pool gets a request.
 
 random; round robin; least outstanding (ties in turn); power of two (the less loaded of two drawn); prefix-aware (the
-rank that was last sent the longest known beginning of the prompt, unless it holds more than `LOAD_CAP` times the
+rank that was last sent the longest known beginning of the prompt, if that is half of it and the rank does not hold more than `LOAD_CAP` times the
 mean load, else the least loaded); session affinity (a hash of the session). Weights between lanes come before this.
 """
 
@@ -95,7 +95,8 @@ def route(
         for j in range(known - 1, -1, -1):
             holder = owner[hashes[starts[i] + j]]
             if holder >= 0:
-                chosen = holder
+                if 2 * (j + 1) >= known:
+                    chosen = holder
                 break
         if chosen >= 0:
             load = 0
