@@ -65,7 +65,9 @@ def test_many_servers_wait_as_erlang_says(load):
     rng = np.random.default_rng(3)
     osl = rng.geometric(1.0 / mean_steps, count)
     arrival = np.cumsum(rng.exponential(mean_steps * step_s / servers / load, count))
-    served = _serve(instance(times, blocks=100_000, block_size_tokens=64), arrival, np.ones(count, np.int64), osl)
+    served = _serve(
+        instance(times, blocks=100_000, block_size_tokens=64), arrival, np.ones(count, np.int64), osl
+    )
     offered = servers * load
     last = offered**servers / math.factorial(servers) / (1.0 - load)
     erlang = last / (sum(offered**k / math.factorial(k) for k in range(servers)) + last)
