@@ -101,6 +101,19 @@ class Residuals:
 
 
 @dataclass(frozen=True, eq=False)
+class Optimum:
+    """The fit as a linear problem around its end, for questions that need no refit."""
+
+    jacobian: np.ndarray
+    "[rows and priors, columns]"
+    residual: np.ndarray
+    vector: np.ndarray
+    fields: tuple[str, ...]
+    "[columns] the field that a column moves."
+    weight: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class FamilyFit:
     """What a fit adds to the assumed parameters of a device, engine and number format (real form)."""
 
@@ -113,6 +126,7 @@ class FamilyFit:
     "Number format → [`FORMAT_FIELDS`] on top of both."
     runs: tuple[Run, ...]
     residuals: Residuals | None = None
+    optimum: Optimum | None = None
 
     def correct(self, assumed: Parameters, architecture: str, number_format: str) -> Parameters:
         """The assumed parameters, moved by what is known about them."""
@@ -194,7 +208,8 @@ def fit_family(
     cells = {key: number for number, key in enumerate(dict.fromkeys(map(GROUPINGS["cell"], prepared.runs)))}
     cell = np.array([cells[GROUPINGS["cell"](prepared.runs[i])] for i in index])
     residual_rows = Residuals(index, tuple(names[k] for k in metric), error, cell, held_out)
-    return replace(fit, residuals=residual_rows)
+    optimum = Optimum(found.jac, found.fun, found.x, shape.fields, weight)
+    return replace(fit, residuals=residual_rows, optimum=optimum)
 
 
 class _Kind:
@@ -230,6 +245,9 @@ class _Shape:
         self.full = np.concatenate(parts)
         self.free = self.full > 0
         self.spread = self.full[self.free]
+        names = BASE_FIELDS
+        names += ARCHITECTURE_FIELDS * len(self.architectures) + FORMAT_FIELDS * len(self.formats)
+        self.fields = tuple(name for name, free in zip(names, self.free, strict=True) if free)
 
     def fit(self, vector: np.ndarray, runs: tuple[Run, ...]) -> FamilyFit:
         full = np.zeros(len(self.full))
@@ -265,6 +283,28 @@ def _error_of(softened: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return np.sign(z) * SOFTNESS * np.sqrt(np.expm1(z**2))
 
 
+def _slope(error: np.ndarray) -> np.ndarray:
+    """Derivative of `_soft`."""
+    u = np.abs(error / SOFTNESS)
+    level = np.sqrt(np.log1p(u**2))
+    return np.where(u > SMALLEST, u / ((1 + u**2) * np.maximum(level, SMALLEST)), 1.0)
+
+
+def errors_without(fit: FamilyFit, field_name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    r"""Jacobian, residuals and errors had a field and its deviations kept their assumed value.
+
+    Holding the columns S of the optimum at zero moves the others by
+    :math:`\delta = -N^{-1}_{:,S} (N^{-1}_{S,S})^{-1} \theta_S` with the normal matrix N (to first order).
+    """
+    o, error = fit.optimum, fit.residuals.error
+    held = np.array([name == field_name for name in o.fields])
+    inverse = np.linalg.inv(o.jacobian.T @ o.jacobian)
+    shift = -inverse[:, held] @ np.linalg.solve(inverse[np.ix_(held, held)], o.vector[held])
+    moved = o.jacobian @ shift
+    slope = _slope(error) * o.weight / RESIDUAL_SPREAD
+    return o.jacobian[:, ~held], o.residual + moved, error + moved[: len(error)] / slope
+
+
 def held_out_errors(
     jacobian: np.ndarray, residual: np.ndarray, error: np.ndarray, weight: np.ndarray, groups: Sequence
 ) -> np.ndarray:
@@ -274,10 +314,7 @@ def held_out_errors(
     :math:`\delta = (J^T J - J_G^T J_G)^{-1} J_G^T z_G` (Cook and Weisberg 1982); exact for a linear
     model. Rows that are priors belong to no group.
     """
-    u = error / SOFTNESS
-    level = np.sqrt(np.log1p(u**2))
-    slope = np.where(np.abs(u) > SMALLEST, np.abs(u) / ((1 + u**2) * np.maximum(level, SMALLEST)), 1.0)
-    slope = slope * weight / RESIDUAL_SPREAD
+    slope = _slope(error) * weight / RESIDUAL_SPREAD
     normal = jacobian.T @ jacobian
     moved = error.copy()
     labels = np.array([str(group) for group in groups])

@@ -46,6 +46,7 @@ def accuracy_report(
         _by_group(held),
         _coverage(held),
         _left_out(left),
+        "## What each parameter is worth\n\nIn [ablations.md](accuracy/ablations.md), field by field.",
         _noise(noise_floor([pair.run for pair in held])),
         _peers(),
         "## Mispredictions, and what their shape says\n\n" + stories.strip(),
@@ -64,7 +65,8 @@ def _opening(about: str, pairs: Sequence[Pair], unsupported: Sequence[Unsupporte
     return (
         "# How true the predictions are\n\n"
         f"Written by `python benchmarks/validate.py {about}`; every figure below is computed, none is "
-        "typed in (except where a source is named). Parameters are fitted to rows marked `calibrate` only; the tables "
+        "typed in (except where a source is named). Parameters are fitted to rows marked `calibrate` "
+        "only; the tables "
         "show rows marked `validate`, which no fit has seen. "
         f"Runs predicted: {splits}; not predicted: {len(unsupported)}, with reasons at the end. "
         "Errors are predicted over measured minus one; *median* is the median absolute error."
@@ -148,7 +150,8 @@ def _coverage(held: Sequence[Pair]) -> str:
     lines = [f"| {g.labels[0]} | {g.labels[1]} | {g.n} | {g.coverage:.0%} |" for g in groups]
     return (
         "## Coverage of the intervals\n\n"
-        "The interval of a prediction is made of residuals of calibration rows whose engine configuration was "
+        "The interval of a prediction is made of residuals of calibration rows whose engine configuration "
+        "was "
         "left out of the fit; the goal is 75 to 88 % on rows never fitted.\n\n" + head + "\n".join(lines)
     )
 
@@ -172,7 +175,7 @@ def _left_out(left: Sequence[Left]) -> str:
         "## Leaving groups out of the fit\n\n"
         "Calibration rows, median absolute error. Each group's errors are those of the fit without its rows, "
         "to first order (one Gauss–Newton step from the full fit). A family of one model or one device has "
-        "nothing to transfer from when that one is left out: its last columns then show the starting point.\n\n"
+        "nothing to transfer from when that one is left out: its last columns show the starting point.\n\n"
         + head + rule + "\n".join(lines)
     )  # fmt: skip
 
