@@ -3,7 +3,8 @@
     python benchmarks/simulate.py [--requests 1000000] [--big 10000000]
 
 decode-heavy: 100-token prompts, 500-token answers, plain decode. chunked + prefix: 2,000-token prompts in
-chunks of 2,048 tokens with three of four granules shared. azure: lengths of the shipped conversation trace with
+chunks of 2,048 tokens with three of four granules shared. azure: lengths of the shipped conversation trace
+with
 Poisson arrivals of 2 (one replica) and 8 requests/s (four replicas), per CPU second.
 """
 

@@ -53,7 +53,7 @@ def simulate(
 
     flags = {
         "--request-rate": request_rate, "--burstiness": burstiness, "--num-prompts": num_prompts,
-        "--random-input-len": random_input_len, "--random-output-len": random_output_len, "--replicas": replicas,
+        "--random-input-len": random_input_len, "--random-output-len": random_output_len, "--replicas": replicas,  # noqa: E501
         "--rate-scale": rate_scale, "--max-num-seqs": max_num_seqs,
         "--max-num-batched-tokens": max_num_batched_tokens,
     }  # fmt: skip
@@ -177,12 +177,12 @@ def _print_deployment(d) -> None:
     notes = [f"{d.verdict}: {d.verdict_reason}"]
     notes += [f"left out or changed: {count} {reason}" for reason, count in d.left_out.items()]
     notes += [
-        f"objective {key}: {'kept' if kept else 'MISSED'}, {d.attainment.get(key) or 0.0:.2%} of requests within it"
+        f"objective {key}: {'kept' if kept else 'MISSED'}, {d.attainment.get(key) or 0.0:.2%} of requests within it"  # noqa: E501
         for key, kept in d.met.items()
     ]
     notes.append(
         f"offered {d.offered_req_per_s:.4g} req/s, achieved {d.achieved_req_per_s:.4g}, goodput "
-        f"{d.goodput_req_per_s or 0.0:.4g}; prefix hits {d.prefix_hit_frac:.1%}; waiting {d.queue_mean:.3g} on average, "
+        f"{d.goodput_req_per_s or 0.0:.4g}; prefix hits {d.prefix_hit_frac:.1%}; waiting {d.queue_mean:.3g} on average, "  # noqa: E501
         f"{d.queue_peak} at most; {d.preemptions} preemptions"
     )
     print_table(f"{d.deployment}: {d.requests} requests", ("", *statistics), rows, notes)
@@ -194,13 +194,13 @@ def _print_deployment(d) -> None:
     if d.transfers:
         print_table(
             "KV transfers", ("lane", "window", "count", "moved", "mean", "p99"),
-            [(t.lane, t.window, t.count, show(t.moved_bytes, "bytes"), show(t.mean_s, "s"), show(t.p99_s, "s"))
+            [(t.lane, t.window, t.count, show(t.moved_bytes, "bytes"), show(t.mean_s, "s"), show(t.p99_s, "s"))  # noqa: E501
              for t in d.transfers],
         )  # fmt: skip
     if len(d.windows) > 1:
         print_table(
             "Windows", ("window", "requests", "verdict", "TTFT p95", "TPOT p95", "attainment"),
-            [(w.name, w.requests, w.verdict, text(w.statistics.get("ttft_p95")), text(w.statistics.get("tpot_p95")),
+            [(w.name, w.requests, w.verdict, text(w.statistics.get("ttft_p95")), text(w.statistics.get("tpot_p95")),  # noqa: E501
               "-" if w.attainment_frac is None else f"{w.attainment_frac:.1%}") for w in d.windows],
         )  # fmt: skip
 

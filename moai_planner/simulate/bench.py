@@ -1,6 +1,7 @@
 """A benchmark run as `vllm bench serve` does it, and its result keys.
 
-Settings → requests (rate, burstiness, lengths, all seeded) → `serve` → the figures that the tool prints. Published
+Settings → requests (rate, burstiness, lengths, all seeded) → `serve` → the figures that the tool prints.
+Published
 tables are finite runs that ramp up and drain, so a whole run is simulated and nothing is cut away.
 
     result = simulate_bench(colocated(instance), BenchSettings(num_prompts=640, max_concurrency=64))
@@ -72,7 +73,7 @@ def bench_requests(settings: BenchSettings) -> Requests:
 def _arrivals(rng: np.random.Generator, count: int, rate: float, burstiness: float) -> np.ndarray:
     if math.isinf(rate) or count == 0:
         return np.zeros(count)
-    if math.isinf(burstiness):
+    if math.isinf(burstiness):  # noqa: SIM108
         gaps = np.full(count, 1.0)
     else:
         gaps = rng.gamma(burstiness, 1.0 / burstiness, count)
@@ -81,8 +82,8 @@ def _arrivals(rng: np.random.Generator, count: int, rate: float, burstiness: flo
 
 
 def _lengths(rng: np.random.Generator, count: int, nominal: int, settings: BenchSettings) -> np.ndarray:
-    low = max(int(math.floor(nominal * settings.range_low_frac)), 1)
-    high = max(int(math.ceil(nominal * settings.range_high_frac)), low)
+    low = max(int(math.floor(nominal * settings.range_low_frac)), 1)  # noqa: RUF046
+    high = max(int(math.ceil(nominal * settings.range_high_frac)), low)  # noqa: RUF046
     if low == high:
         return np.full(count, low, np.int64)
     return rng.integers(low, high + 1, count)

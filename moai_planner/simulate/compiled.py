@@ -30,7 +30,7 @@ LOOP_FILES = (
 
 part = njit(forceinline=True, error_model="numpy", _nrt=False)
 shared_part = njit(error_model="numpy", _nrt=False)
-# The loop allocates nothing, so it needs no reference counts (`_nrt=False`); they would take most of its time.
+# The loop allocates nothing, so it needs no reference counts (`_nrt=False`); they would take most of its time.  # noqa: E501
 
 
 def entry(function: Callable) -> Callable:

@@ -58,7 +58,7 @@ def add_series(histogram, weight, first_s, slope_s, steps, number, bits):
         if slope_s > 0.0 and index < BINS - 1:
             reach = (upper_edge(index, number, bits) - duration_s) / slope_s
             if reach < inside:
-                inside = max(int(math.ceil(reach)), 1)
+                inside = max(int(math.ceil(reach)), 1)  # noqa: RUF046
         histogram[index] += weight * inside
         done += inside
 

@@ -1,7 +1,9 @@
 """The event loop: arrivals, transfers, and the ends of steps and of stretches of decode steps.
 
-Between two of these a unit's batch advances in closed form (`stretch`), so the cost is per request and per prompt chunk,
-not per token. Order at one moment: client arrivals, timed events, units. A unit that steps alone is a lockstep
+Between two of these a unit's batch advances in closed form (`stretch`), so the cost is per request and per
+prompt chunk,
+not per token. Order at one moment: client arrivals, timed events, units. A unit that steps alone is a
+lockstep
 unit of one rank.
 """
 
@@ -40,12 +42,13 @@ def _add_gap(s, gap_s, weight):
 
 @shared_part
 def _wake(s, r, now_s, moved):
-    """Rank r has something new (`moved` = a transfer ended): start an idle unit, or stop a stretch at its next step."""
+    """Rank r has something new (`moved` = a transfer ended): start an idle unit, or stop a stretch at its
+    next step."""
     u = s.rank[r, UNIT]
     if s.unit_i[u, BUSY] == 0:
         s.unit_f[u, NEXT_S] = now_s
         return
-    if s.unit_i[u, STEPS] > 1 and s.unit_f[u, NEXT_S] > now_s:
+    if s.unit_i[u, STEPS] > 1 and s.unit_f[u, NEXT_S] > now_s:  # noqa: SIM102
         if moved or s.rank[r, RUNNING] < s.rank[r, MAX_SEQS]:
             steps, seconds = walk(
                 s.unit_i, s.unit_f, s.rank, s.rank_f, u, s.unit_i[u, STEPS],
@@ -103,7 +106,8 @@ def _free(s, r, i, tokens, granules):
 
 @shared_part
 def _hand_over(s, m, decode_policy, first_from_prefill, i, now_s):
-    """The prompt is computed on a prefill instance: choose where it decodes. Its KV stays until it has moved."""
+    """The prompt is computed on a prefill instance: choose where it decodes. Its KV stays until it has
+    moved."""
     s.kv_times[i, PREFILLED] = now_s
     s.request[i, PREFILLED_GRANULES] = s.request[i, GRANULES]
     s.request[i, GRANULES] = 0
@@ -116,7 +120,7 @@ def _hand_over(s, m, decode_policy, first_from_prefill, i, now_s):
         s.request[i, COMPUTED] = s.request[i, ISL]
     pool = int(m.lane[s.request[i, LANE], DECODE_POOL])
     r = route(
-        decode_policy, pool, m.pool_first, m.pool_ranks, s.turns, s.rank, s.request, s.owner, s.hashes, s.starts,
+        decode_policy, pool, m.pool_first, m.pool_ranks, s.turns, s.rank, s.request, s.owner, s.hashes, s.starts,  # noqa: E501
         s.totals, s.totals_f, 0, i,
     )  # fmt: skip
     s.request[i, RANK] = r
@@ -125,7 +129,8 @@ def _hand_over(s, m, decode_policy, first_from_prefill, i, now_s):
 
 @shared_part
 def _move_kv(s, m, i, now_s, events):
-    """Start request i's transfer: first come, first served through the sender's and the receiver's network."""
+    """Start request i's transfer: first come, first served through the sender's and the receiver's
+    network."""
     lane = s.request[i, LANE]
     size = s.request[i, ISL] * m.lane[lane, TOKEN_BYTES]
     sender = s.unit_i[s.rank[s.request[i, PREFILL_RANK], UNIT], INSTANCE]
@@ -307,7 +312,7 @@ def _begin(s, m, u, now_s, events):
                 free -= s.rank[r, EVICTABLE] * s.rank[r, GRANULE_BLOCKS]
             most = min(most, 1 + steps_within(s.rank, s.phase, r, free, most - 1))
     s.unit_f[u, FACTOR] = 1.0 + s.unit_f[u, SLOWDOWN] if s.unit_i[u, LOADS] > 0 else 1.0
-    steps, seconds = walk(
+    steps, seconds = walk(  # noqa: RUF059
         s.unit_i, s.unit_f, s.rank, s.rank_f, u, most, math.inf, 0, s.histogram, s.totals_f, s.number, s.bits
     )
     s.unit_i[u, STEPS] = most

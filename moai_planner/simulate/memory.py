@@ -1,6 +1,7 @@
 """KV blocks of one rank: sequences' own blocks, hashed prompt granules shared through the prefix cache.
 
-A *granule* is the span of one hash of the trace (512 tokens in Mooncake's), a whole number of blocks. A prompt's
+A *granule* is the span of one hash of the trace (512 tokens in Mooncake's), a whole number of blocks. A
+prompt's
 whole granules enter the cache when the chunk that fills them is scheduled; nobody's granules wait in
 least-recently-used order, the tail of a prompt before its head, and make room when blocks run out.
 """

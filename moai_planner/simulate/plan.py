@@ -3,7 +3,8 @@
     report = simulate_plan(plan, {instance.id: InstanceModel(…)}, {"azure_2023_conv": trace}, seed=0)
     report.ok, report.deployments[0].statistics["ttft_p95"]
 
-Deployments share no engine, so each is one run. Requests are spread over lanes by the plan's integer weights and
+Deployments share no engine, so each is one run. Requests are spread over lanes by the plan's integer
+weights and
 inside a lane by the router's policy, as the emitted tables do.
 """
 

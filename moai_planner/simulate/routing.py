@@ -1,8 +1,11 @@
 """Which rank of a pool gets a request.
 
-random; round robin; least outstanding (ties in turn); power of two (the less loaded of two drawn); prefix-aware (the
-rank that was last sent the longest known beginning of the prompt, if that is half of it and the rank does not hold more than `LOAD_CAP` times the
-mean load, else the least loaded); session affinity (a hash of the session). Weights between lanes come before this.
+random; round robin; least outstanding (ties in turn); power of two (the less loaded of two drawn);
+prefix-aware (the
+rank that was last sent the longest known beginning of the prompt, if that is half of it and the rank does
+not hold more than `LOAD_CAP` times the
+mean load, else the least loaded); session affinity (a hash of the session). Weights between lanes come
+before this.
 """
 
 from __future__ import annotations

@@ -110,7 +110,8 @@ def schedule(
     r,
     now_s,
 ):
-    """Fill rank r's next step; returns the number of requests put into `loading` (their KV starts to move)."""
+    """Fill rank r's next step; returns the number of requests put into `loading` (their KV starts to
+    move)."""
     holders, after, before = cache
     block = rank[r, BLOCK_TOKENS]
     rank[r, PREEMPTED] = 0

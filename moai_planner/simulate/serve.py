@@ -21,7 +21,7 @@ from moai_planner.simulate.system import ROUTERS, Machine, System
 
 State = namedtuple(
     "State",
-    "rank rank_f request times kv_times unit_i unit_f ends phase partials chunks joined loading cache hashes starts "
+    "rank rank_f request times kv_times unit_i unit_f ends phase partials chunks joined loading cache hashes starts "  # noqa: E501
     "owner turns nic_free event_s event_what histogram totals totals_f number bits busy_s block_s bin_s",
 )
 
@@ -133,7 +133,7 @@ def serve(
     )
     if code != 0:
         raise InputError(
-            Problem("simulation", "kv_blocks", f"{count - state.totals[f.FINISHED]} requests cannot be served",
+            Problem("simulation", "kv_blocks", f"{count - state.totals[f.FINISHED]} requests cannot be served",  # noqa: E501
                     "give the instances more KV memory or drop prompts that do not fit")
         )  # fmt: skip
     return _served(state, bins, horizon_s, order)

@@ -1,7 +1,9 @@
 """Percentiles with batch-means intervals, and whether a queue is stable.
 
-A percentile is only a property of the system when its queue does not grow for as long as requests arrive; so every run
-gets a verdict first. With W(t) the requests that wait for their first chunk and X the rate of completions, W/X is
+A percentile is only a property of the system when its queue does not grow for as long as requests arrive;
+so every run
+gets a verdict first. With W(t) the requests that wait for their first chunk and X the rate of completions,
+W/X is
 the time it would take to clear the queue:
 
 * overloaded: at the last arrivals clearing takes over 5 % of the run, and the queue was still growing, or
@@ -66,7 +68,7 @@ def verdict(start_s: np.ndarray, admit_s: np.ndarray, finish_s: np.ndarray) -> t
     last, middle = waiting[-1], waiting[4:6].mean()
     if last > FEW and clear_frac[-1] > CLEAR_FRAC and (last > 1.5 * middle or achieved < ACHIEVED_FRAC):
         return OVERLOADED, (
-            f"{last:.0f} requests wait at the end of the arrivals, {middle:.0f} in the middle; {achieved:.1%} of the "
+            f"{last:.0f} requests wait at the end of the arrivals, {middle:.0f} in the middle; {achieved:.1%} of the "  # noqa: E501
             "requests offered were completed by then"
         )
     worst = int(np.argmax(clear_frac))

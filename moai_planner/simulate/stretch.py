@@ -4,7 +4,8 @@ While B sequences decode and nothing else happens, step j takes
 
 .. math:: t_j = d_B + \gamma (H + B) + j \gamma B ,
 
-H the KV tokens held before the first step (each sequence reads its context and its own new token). So n steps take
+H the KV tokens held before the first step (each sequence reads its context and its own new token). So n
+steps take
 :math:`n t_0 + \gamma B n(n-1)/2`, and the first step boundary at or after a moment solves a quadratic.
 Ranks in lockstep take the slowest rank's time: the upper envelope of a few such lines, walked line by line.
 """
@@ -61,7 +62,7 @@ def steps_to(first_s, slope_s, limit_s, most):
     guess = 2.0 * limit_s / (half + math.sqrt(half * half + 2.0 * slope_s * limit_s))
     if not guess < most:
         return most
-    steps = max(int(math.ceil(guess)), 1)
+    steps = max(int(math.ceil(guess)), 1)  # noqa: RUF046
     while steps > 1 and series_s(first_s, slope_s, steps - 1) >= limit_s:
         steps -= 1
     while steps < most and series_s(first_s, slope_s, steps) < limit_s:
@@ -91,7 +92,7 @@ def walk(unit_i, unit_f, rank, rank_f, u, most, limit_s, weight, histogram, tota
                 behind = value - (rank_f[r, BASE_S] + rank_f[r, SLOPE_S] * done)
                 crossing = behind / (rank_f[r, SLOPE_S] - slope)
                 if crossing < steps:
-                    steps = max(int(math.ceil(crossing)), 1)
+                    steps = max(int(math.ceil(crossing)), 1)  # noqa: RUF046
         first_s, slope_s = value * factor, slope * factor
         if limit_s < math.inf:
             steps = steps_to(first_s, slope_s, limit_s - passed_s, steps)

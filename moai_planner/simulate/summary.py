@@ -153,7 +153,7 @@ def _usage(groups: tuple[Instance, ...], system: System, served: Served) -> tupl
                 copies=instance.count,
                 requests=int(np.isin(served.rank, numbers).sum() if instance.role != "prefill"
                              else np.isin(served.prefill_rank, numbers).sum()),
-                utilization_frac=float(np.minimum(busy_s[:, :-1].sum(axis=1) + np.minimum(busy_s[:, -1], served.bin_s),
+                utilization_frac=float(np.minimum(busy_s[:, :-1].sum(axis=1) + np.minimum(busy_s[:, -1], served.bin_s),  # noqa: E501
                                                   horizon_s).mean() / horizon_s),
                 kv_occupancy_frac=float(min(held, 1.0)),
                 kv_peak_frac=float((ranks[mine, f.PEAK_BLOCKS] / np.maximum(ranks[mine, f.BLOCKS], 1)).max()),

@@ -3,7 +3,8 @@
 >>> colocated(instance, replicas=4)                      # doctest: +SKIP
 >>> disaggregated(prefill, 2, decode, 3, transfer)       # doctest: +SKIP
 
-Pipeline parallelism: an instance of p stages keeps p batches in flight, each with a p-th of the KV cache and of
+Pipeline parallelism: an instance of p stages keeps p batches in flight, each with a p-th of the KV cache
+and of
 max_num_seqs; each is a rank of its own here, taking the whole pass per step. p batches of B/p give the
 pipeline's throughput p/t; what a long step of one batch delays in the others is not modelled.
 """
@@ -28,7 +29,8 @@ ROUTERS = {
     "session-affinity": f.SESSION_AFFINITY,
     "weighted": f.LEAST_OUTSTANDING,
 }
-"""Policy inside a lane; weights choose the lane first, whatever the policy (`weighted` says no more than that)."""
+"""Policy inside a lane; weights choose the lane first, whatever the policy (`weighted` says no more than
+that)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ def step_times(
     decode_s, tokens=(1.0, 8192.0), mixed_s=(0.01, 0.5), pair_s=0.0, kv_s=0.0, stages=1, request_s=0.0
 ):
     return StepTimes(
-        np.asarray(decode_s, float), np.asarray(tokens, float), np.asarray(mixed_s, float), pair_s, kv_s, stages,
+        np.asarray(decode_s, float), np.asarray(tokens, float), np.asarray(mixed_s, float), pair_s, kv_s, stages,  # noqa: E501
         request_s, 0.0, Basis.ASSUMED, 0.9, 1.1,
     )  # fmt: skip
 
@@ -38,7 +38,7 @@ def plain_instance(sequences=64, blocks=10_000, **more) -> InstanceModel:
 
 def transfer(**changes) -> KvTransfer:
     values = {
-        "connector": "nixl", "staged": False, "latency_s": 0.002, "bytes_per_s": 1.0e9, "nic_bytes_per_s": 1.5e9,
+        "connector": "nixl", "staged": False, "latency_s": 0.002, "bytes_per_s": 1.0e9, "nic_bytes_per_s": 1.5e9,  # noqa: E501
         "bytes_per_token": 1.0e5, "decode_slowdown_frac": 0.07,
     }  # fmt: skip
     return KvTransfer(**values | changes)

@@ -222,7 +222,8 @@ class Unit:
 def simulate(
     units, entry, decode, arrivals, lengths, hashes, transfer=None, limit=0, overhead=0.0, first="decode"
 ):
-    """Serve requests; `entry` and `decode` are ranks, least outstanding with ties in turn. Returns sequences."""
+    """Serve requests; `entry` and `decode` are ranks, least outstanding with ties in turn. Returns
+    sequences."""
     unit_of = {id(rank): unit for unit in units for rank in unit.ranks}
     sequences = [Sequence(k, isl, osl, hashes[k]) for k, (isl, osl) in enumerate(lengths)]
     events: list[tuple[float, int, str]] = []

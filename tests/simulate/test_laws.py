@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.simulate.builders import plain_instance, transfer
 
 from moai_planner.domain.report import OVERLOADED, STABLE
 from moai_planner.simulate import fields as f
@@ -12,6 +11,7 @@ from moai_planner.simulate.bench import BenchSettings, bench_result, run_bench, 
 from moai_planner.simulate.serve import Requests, serve
 from moai_planner.simulate.statistics import verdict
 from moai_planner.simulate.system import ROUTERS, System, build_machine, colocated, disaggregated
+from tests.simulate.builders import plain_instance, transfer
 
 
 def _requests(count=2_000, rate=15.0, seed=0):
@@ -33,7 +33,7 @@ def _systems():
     yield pytest.param(colocated(plain_instance(32, 900, dp=4, lockstep=True)), id="lockstep")
 
 
-@pytest.mark.parametrize("system", _systems())
+@pytest.mark.parametrize("system", list(_systems()))
 def test_conservation_and_causality(system):
     """Law: every request ends once, in order of cause, and all blocks come back."""
     requests = _requests()
@@ -49,14 +49,15 @@ def test_conservation_and_causality(system):
 
 
 def test_more_instances_never_raise_p99_ttft():
-    """Law: with the same requests, first come first served and no caches to split, one more replica never hurts."""
+    """Law: with the same requests, first come first served and no caches to split, one more replica never
+    hurts."""
     base = _requests(rate=40.0)
     requests = Requests(base.arrival_s, base.isl_tokens, base.osl_tokens)
     p99 = []
     for replicas in (1, 2, 3, 4):
         system = colocated(plain_instance(32, 5000), replicas)
         p99.append(np.percentile(serve(build_machine(system), system, requests).ttft_s, 99))
-    assert all(after <= before * (1 + 1e-9) for before, after in zip(p99, p99[1:], strict=False))
+    assert all(after <= before * (1 + 1e-9) for before, after in zip(p99, p99[1:], strict=False))  # noqa: RUF007
 
 
 def test_p99_never_falls_when_load_rises():
@@ -67,7 +68,7 @@ def test_p99_never_falls_when_load_rises():
         base = _requests(rate=1.0)
         requests = Requests(base.arrival_s / rate, base.isl_tokens, base.osl_tokens)
         p99.append(np.percentile(serve(build_machine(system), system, requests).ttft_s, 99))
-    assert all(after >= before for before, after in zip(p99, p99[1:], strict=False))
+    assert all(after >= before for before, after in zip(p99, p99[1:], strict=False))  # noqa: RUF007
 
 
 def test_verdicts():

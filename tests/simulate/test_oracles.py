@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from tests.simulate.builders import instance, step_times
 
 from moai_planner.simulate.serve import Requests, serve
 from moai_planner.simulate.system import build_machine, colocated
+from tests.simulate.builders import instance, step_times
 
 SECONDS_PER_TOKEN = 1e-5
 MEAN_TOKENS = 10_000

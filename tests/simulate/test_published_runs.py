@@ -1,17 +1,19 @@
 """Published finite runs: DeepSeek-R1 on five nodes of eight MI300X, two prefill and three decode nodes.
 
-Figures: Moreh, DeepSeek-R1 report of 2026-03-17 (`vllm bench serve`, twice as many requests as the concurrency allowed, so
-that ramps are half of each run). Six numbers are fitted: latency and rate of a node's prefill, α, β, γ of its decode
+Figures: Moreh, DeepSeek-R1 report of 2026-03-17 (`vllm bench serve`, twice as many requests as the
+concurrency allowed, so
+that ramps are half of each run). Six numbers are fitted: latency and rate of a node's prefill, α, β, γ of
+its decode
 step, the latency of a transfer. docs/simulator.md says how and what is left.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from tests.simulate.builders import instance, step_times, transfer
 
 from moai_planner.simulate.bench import BenchSettings, simulate_bench
 from moai_planner.simulate.system import disaggregated
+from tests.simulate.builders import instance, step_times, transfer
 
 RUNS = (  # concurrency, rate, input, output, median E2EL s, total tokens/s, calibrates
     (160, 3, 1024, 1024, 68.18, 3329.94, True),
@@ -55,7 +57,8 @@ def errors(numbers) -> np.ndarray:
 FITTED = (0.2927, 21086.0, 0.061763, 3.2206e-05, 1.6249e-08, 5.3033)
 """To all ten runs, by Nelder–Mead on the mean absolute error (what can be reproduced at all)."""
 CALIBRATED = (0.3382, 30655.0, 0.059093, 7.4969e-05, 3.5828e-08, 0.43231)
-"""To the four runs marked for calibration alone; the other six are then predicted, up to 480 sequences × 9,216 tokens."""
+"""To the four runs marked for calibration alone; the other six are then predicted, up to 480 sequences ×
+9,216 tokens."""
 
 
 def test_six_numbers_reproduce_the_published_runs():

@@ -29,7 +29,7 @@ def _random_instance(rng, longest, dp, lockstep):
     block = int(rng.choice([1, 2, 4, 8]))
     spare = int(rng.integers(0, 60) if rng.random() < 0.7 else 10_000)
     return instance(
-        times, blocks=-(-longest // block) + spare // block, dp=dp, lockstep=lockstep, block_size_tokens=block,
+        times, blocks=-(-longest // block) + spare // block, dp=dp, lockstep=lockstep, block_size_tokens=block,  # noqa: E501
         max_num_batched_tokens=int(max(rng.integers(4, 40), len(times.decode_s) - 1)),
         long_prefill_token_threshold=int(rng.choice([0, 0, 3, 7])),
         prefix_caching=bool(rng.random() < 0.6),
@@ -54,7 +54,7 @@ def _reference_ranks(model, granule, unit_instance, slowdown):
 
     def rank():
         return reference.Rank(
-            model.step_times, engine.max_num_seqs, engine.max_num_batched_tokens, engine.long_prefill_token_threshold,
+            model.step_times, engine.max_num_seqs, engine.max_num_batched_tokens, engine.long_prefill_token_threshold,  # noqa: E501
             engine.block_size_tokens, model.memory.kv_blocks, granule if engine.prefix_caching else 0,
         )  # fmt: skip
 
@@ -101,7 +101,7 @@ def test_equals_token_by_token_reference(kind, chunk):
             decode += ranks
             units += new
         plain = reference.simulate(
-            units, entry, decode, list(arrival), list(zip(isl.tolist(), osl.tolist(), strict=True)), hashes, link,
+            units, entry, decode, list(arrival), list(zip(isl.tolist(), osl.tolist(), strict=True)), hashes, link,  # noqa: E501
             limit, overhead, first,
         )  # fmt: skip
         label = f"{kind}, case {case}"

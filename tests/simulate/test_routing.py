@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from tests.simulate.builders import plain_instance
 
 from moai_planner.catalog.traces import trace
 from moai_planner.simulate.serve import serve
 from moai_planner.simulate.system import System, build_machine, colocated
 from moai_planner.simulate.traffic import requests_of
+from tests.simulate.builders import plain_instance
 
 REPLICAS = 8
 
