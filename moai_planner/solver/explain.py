@@ -132,22 +132,26 @@ def _less_caution(request: CapacityRequest, make_problem: MakeProblem):
 def _looser_objectives(request: CapacityRequest, make_problem: MakeProblem) -> list[Relaxation]:
     """Each limit alone, then all together."""
     keys = sorted({(d.name, o.key) for d in request.deployments for o in d.slo.objectives})
-    for chosen in [*[{key} for key in keys], set(keys)]:
-        for factor in LOOSER:
-            looser = _with_looser(request, chosen, factor)
-            if _feasible(make_problem(looser)[0]):
-                return [
-                    Relaxation(
-                        f"objective {o.key} of {d.name}",
-                        f"at most {factor:g} times the limit",
-                        show(o.limit_s, "s"),
-                        f"loosen {o.key} to {show(o.limit_s * factor, 's')}",
-                    )
-                    for d in request.deployments
-                    for o in d.slo.objectives
-                    if (d.name, o.key) in chosen
-                ]
-    return []
+
+    def helps(chosen: set[tuple[str, str]], factor: float) -> bool:
+        return _feasible(make_problem(_with_looser(request, chosen, factor))[0])
+
+    # The loosest first: where that does not help, nothing between does.
+    if not helps(set(keys), LOOSER[-1]):
+        return []
+    chosen = next(({key} for key in keys if helps({key}, LOOSER[-1])), set(keys))
+    factor = next(factor for factor in LOOSER if factor == LOOSER[-1] or helps(chosen, factor))
+    return [
+        Relaxation(
+            f"objective {o.key} of {d.name}",
+            f"at most {factor:g} times the limit",
+            show(o.limit_s, "s"),
+            f"loosen {o.key} to {show(o.limit_s * factor, 's')}",
+        )
+        for d in request.deployments
+        for o in d.slo.objectives
+        if (d.name, o.key) in chosen
+    ]
 
 
 def _feasible(problem: Problem) -> bool:
