@@ -147,7 +147,7 @@ def _plain_lines(total: int | None, label: str) -> Callable[..., None]:
 def _console(file: Any):
     from rich.console import Console
 
-    width = None if file.isatty() or "COLUMNS" in os.environ else 160
+    width = None if file.isatty() else 160
     return Console(file=file, width=width, highlight=False)
 
 
