@@ -17,6 +17,8 @@ FEWEST = 12
 """Residuals below which a kind takes the family's pool."""
 NARROWEST = 0.02
 """Half-width (log) that no interval goes below: repeated runs differ by that."""
+WIDEST = 1.6
+"""Half-width (log) that none goes above: a factor of five either way is not knowing."""
 FURTHEST = 0.95
 """Quantile that no end goes beyond: a handful of groups says nothing about the far tail."""
 KINDS = {
@@ -47,8 +49,8 @@ def factors(errors: np.ndarray, groups: int) -> tuple[float, float]:
     """
     tail = (1.0 - CONFIDENCE) / 2.0
     reach = min(FURTHEST, (1.0 - tail) * (groups + 1) / groups)
-    low = min(np.quantile(-errors, 1.0 - reach), -NARROWEST)
-    high = max(np.quantile(-errors, reach), NARROWEST)
+    low = np.clip(np.quantile(-errors, 1.0 - reach), -WIDEST, -NARROWEST)
+    high = np.clip(np.quantile(-errors, reach), NARROWEST, WIDEST)
     return float(np.exp(low)), float(np.exp(high))
 
 
