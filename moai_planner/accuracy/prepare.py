@@ -21,7 +21,7 @@ from moai_planner.accuracy.run import Run, Unsupported, Workers
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import kv_transfer, memory_budget
 from moai_planner.domain.accelerator import Accelerator
-from moai_planner.domain.errors import InputError
+from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.layout import Engine, Layout
 from moai_planner.domain.model import Model
 from moai_planner.domain.parameters import Parameters
@@ -73,7 +73,7 @@ def prepare(
             records.append(table.record(run))
             kept.append(run)
         except InputError as error:
-            left_out.append(_left_out(run, error.problems[0].value or error.problems[0].remedy))
+            left_out.append(_left_out(run, _reason(error.problems[0])))
         except _CannotPredict as reason:
             left_out.append(_left_out(run, str(reason)))
     return Prepared(
@@ -87,6 +87,11 @@ def prepare(
 
 class _CannotPredict(Exception):
     """The reason shown."""
+
+
+def _reason(problem: Problem) -> str:
+    """What is wrong, in words: the value when it says so by itself (an unknown name), else everything."""
+    return problem.value if " " in problem.value else str(problem)
 
 
 def _left_out(run: Run, reason: str) -> Unsupported:
