@@ -21,7 +21,9 @@ def assumptions(request: CapacityRequest, used: Sequence[Option]) -> tuple[str, 
 def _of_predictions(request: CapacityRequest, used: Sequence[Option]):
     for option in used:
         basis = option.configuration.parameters.basis
-        if basis not in (Basis.MEASURED, Basis.CALIBRATED):
+        if option.configuration.measured:
+            yield f"step times of {option.pool.accelerator.name}: measured steps, interpolated between them"
+        elif basis not in (Basis.MEASURED, Basis.CALIBRATED):
             note = option.configuration.parameters.note
             yield (
                 f"step times of {option.pool.accelerator.name} are {basis.value}"

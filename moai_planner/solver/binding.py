@@ -61,7 +61,7 @@ def _columns(problem: Problem, answer: Answer):
         if load >= NEARLY_FULL * count:
             name = column.id.split("@")[0]
             yield Binding(
-                f"{resource} of {name}", f"{count} copies are {load / count:.1%} of their plan full", None
+                f"{resource} of {name}", f"{count} {'copies are' if count > 1 else 'copy is'} {load / count:.1%} full", None
             )
 
 

@@ -19,10 +19,11 @@ from moai_planner.costmodel.serving import kv_transfer, memory_budget, power_w, 
 from moai_planner.domain.candidate import Candidate
 from moai_planner.domain.cluster import CapacityRequest, Deployment, Options, Pool
 from moai_planner.domain.layout import Engine, Layout, capture_sizes
+from moai_planner.domain.measured import MeasuredPoint
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.provenance import Interval
 from moai_planner.domain.step import MemoryBudget, StepTimes
-from moai_planner.solver.lane_rules import kv_group, may_transfer
+from moai_planner.solver.lane_rules import kv_group, latent_kv, may_transfer
 from moai_planner.solver.layouts import layouts
 from moai_planner.solver.operating_point import Point, Setting, decode_point, prefill_point
 from moai_planner.solver.queueing import pessimism
@@ -32,12 +33,20 @@ STEP_TOKENS = {"mixed": (2048, 8192), "prefill": (8192,), "decode": (2048,)}
 """Token budgets of a step that are tried; small ones keep decode steady beside prompts."""
 GRAPH_PLATFORMS = ("cuda", "rocm")
 """Platforms whose decode steps replay captured graphs."""
+BLOCK_TOKENS, LATENT_BLOCK_TOKENS, CPU_BLOCK_TOKENS = 16, 64, 128
 MOST_SEQUENCES = 512
 PREFILL_SEQUENCES = 64
 PLANNED_BUSY_FRAC = 0.8
 """Share of time that steps run, for the power of an instance."""
 
 ParametersFor = Callable[..., Parameters]
+ProfileFor = Callable[..., tuple[MeasuredPoint, ...]]
+"""(accelerator, engine name, model, precision, layout) → steps that were measured of it."""
+
+
+def no_profile(*_: object) -> tuple[MeasuredPoint, ...]:
+    """Nothing was measured."""
+    return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +72,10 @@ class _Case:
 
 
 def find_candidates(
-    request: CapacityRequest, parameters_for: ParametersFor, caps: Mapping[str, float] | None = None
+    request: CapacityRequest,
+    parameters_for: ParametersFor,
+    caps: Mapping[str, float] | None = None,
+    profile_for: ProfileFor = no_profile,
 ) -> tuple[tuple[Option, ...], Counter]:
     """All candidates of all deployments and the reasons of those left out (`deployment: role: reason`)."""
     rejected: Counter = Counter()
@@ -72,7 +84,7 @@ def find_candidates(
         case
         for d in request.deployments
         for pool in request.pools
-        for case in _cases(d, pool, request, parameters_for, rejected)
+        for case in _cases(d, pool, request, parameters_for, profile_for, rejected)
     ]
     times = _times_of(cases)
     budgets = [memory_budget(case.configuration) for case in cases]
@@ -82,8 +94,23 @@ def find_candidates(
     return tuple(found), rejected
 
 
+def block_tokens(deployment: Deployment, platform: str) -> int:
+    """KV block size that the platform's attention kernels take: vLLM 0.33 attention backends.
+
+    The CPU kernels want 128, the latent-attention kernels of NVIDIA and AMD take 64, all others 16.
+    """
+    if platform == "cpu":
+        return CPU_BLOCK_TOKENS
+    return LATENT_BLOCK_TOKENS if latent_kv(deployment) else BLOCK_TOKENS
+
+
 def engine_for(
-    deployment: Deployment, role: str, step_tokens: int, options: Options, graphs: bool = True
+    deployment: Deployment,
+    role: str,
+    step_tokens: int,
+    options: Options,
+    graphs: bool = True,
+    platform: str = "cuda",
 ) -> Engine:
     """The engine settings a candidate is planned with; the batch limit is fixed at its point later."""
     return Engine(
@@ -92,6 +119,7 @@ def engine_for(
         max_num_batched_tokens=step_tokens,
         max_model_len=deployment.max_model_len,
         prefix_caching=deployment.prefix_caching,
+        block_size_tokens=block_tokens(deployment, platform),
         graphs=graphs,
     )
 
@@ -101,12 +129,16 @@ def _cases(
     pool: Pool,
     request: CapacityRequest,
     parameters_for: ParametersFor,
+    profile_for: ProfileFor,
     rejected: Counter,
 ) -> list[_Case]:
     counted: Counter = Counter()
     parameters = parameters_for(pool.accelerator, request.options.engine, deployment.precision)
     found = []
     for layout in layouts(deployment, pool, counted):
+        measured = profile_for(
+            pool.accelerator, request.options.engine, deployment.model, deployment.precision, layout
+        )
         for role in deployment.roles:
             if role != "mixed" and not may_transfer(pool.accelerator):
                 rejected[f"{deployment.name}: {role}: the platform has no KV connector"] += 1
@@ -116,19 +148,23 @@ def _cases(
                 continue
             for step_tokens in STEP_TOKENS[role]:
                 graphs = pool.accelerator.platform in GRAPH_PLATFORMS
-                engine = engine_for(deployment, role, step_tokens, request.options, graphs)
-                found.append(
-                    _Case(
-                        deployment, pool, role, _configuration(deployment, pool, layout, engine, parameters)
-                    )
+                engine = engine_for(
+                    deployment, role, step_tokens, request.options, graphs, pool.accelerator.platform
                 )
+                c = _configuration(deployment, pool, layout, engine, parameters, measured)
+                found.append(_Case(deployment, pool, role, c))
     for reason, count in counted.items():
         rejected[f"{deployment.name}: layout: {reason}"] += count
     return found
 
 
 def _configuration(
-    deployment: Deployment, pool: Pool, layout: Layout, engine: Engine, parameters: Parameters
+    deployment: Deployment,
+    pool: Pool,
+    layout: Layout,
+    engine: Engine,
+    parameters: Parameters,
+    measured: tuple[MeasuredPoint, ...],
 ) -> Configuration:
     return Configuration(
         accelerator=pool.accelerator,
@@ -139,6 +175,7 @@ def _configuration(
         devices_per_node=pool.devices_per_node,
         network_bytes_per_s=pool.network_bytes_per_s,
         parameters=parameters,
+        measured=measured,
     )
 
 

@@ -15,11 +15,14 @@ from moai_planner.domain.layout import Layout
 TRANSFERRING_PLATFORMS = ("cuda", "rocm", "xpu", "hpu", "cpu")
 """Platforms with a KV connector in vLLM; the others serve mixed only."""
 
+CROSSING_PLATFORMS = ("cuda", "rocm")
+"""Platforms that a cross-vendor lane may join: both register KV as `cuda` and copy through host memory."""
+
 
 def kv_group(accelerator: Accelerator, deployment: Deployment, cross_vendor: bool) -> str:
     """Instances exchange KV only inside a group."""
     kv = deployment.precision.kv
-    if cross_vendor and kv == "bf16":
+    if cross_vendor and kv == "bf16" and accelerator.platform in CROSSING_PLATFORMS:
         return f"any/{kv}"
     return f"{accelerator.vendor}/{accelerator.kv_format_family}/{kv}".lower()
 

@@ -15,7 +15,7 @@ from typing import Any
 from moai_planner.domain.cluster import CapacityRequest
 from moai_planner.domain.plan import Plan
 from moai_planner.domain.report import OVERLOADED, Report
-from moai_planner.solver.candidates import ParametersFor, cap_key
+from moai_planner.solver.candidates import ParametersFor, ProfileFor, cap_key, no_profile
 from moai_planner.solver.solve import Progress, solve
 
 MOST_ROUNDS = 6
@@ -47,6 +47,7 @@ def solve_and_verify(
     simulate: Callable[[Plan], Report],
     progress: Progress | None = None,
     most_rounds: int = MOST_ROUNDS,
+    profile_for: ProfileFor = no_profile,
 ) -> Plan:
     """A plan whose simulation keeps every objective, or the last one with what it misses."""
     say = progress or (lambda text: None)
@@ -56,7 +57,9 @@ def solve_and_verify(
     best: tuple[tuple[int, float], Plan, dict[str, Any]] | None = None
     for number in range(1, most_rounds + 1):
         say(f"round {number}: solving")
-        plan = solve(request, parameters_for, caps=caps, explained=best is None)
+        plan = solve(
+            request, parameters_for, caps=caps, explained=best is None, profile_for=profile_for
+        )
         if plan.status not in ("optimal", "feasible"):
             rounds.append(_round(number, plan, (), caps))
             if best is None:

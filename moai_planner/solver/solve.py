@@ -16,10 +16,10 @@ from moai_planner.domain.cluster import CapacityRequest
 from moai_planner.domain.plan import Plan
 from moai_planner.solver.assemble import assemble, infeasible_plan
 from moai_planner.solver.binding import binding_rows
-from moai_planner.solver.candidates import Option, ParametersFor, find_candidates
+from moai_planner.solver.candidates import Option, ParametersFor, ProfileFor, find_candidates, no_profile
 from moai_planner.solver.columns import to_problem
 from moai_planner.solver.dominance import without_dominated, without_lonely
-from moai_planner.solver.explain import explain
+from moai_planner.solver.explain import MakeProblem, explain
 from moai_planner.solver.lanes import levelled, with_own_lanes
 from moai_planner.solver.notation import Answer, Problem
 from moai_planner.solver.recheck import recheck
@@ -34,6 +34,7 @@ def solve(
     progress: Progress | None = None,
     caps: Mapping[str, float] | None = None,
     explained: bool = True,
+    profile_for: ProfileFor = no_profile,
 ) -> Plan:
     """The best plan there is, or why there is none (`explained`: look for what would help).
 
@@ -41,16 +42,20 @@ def solve(
     """
     say = progress or (lambda text: None)
     say("finding candidates")
-    options, problem, rejected = prepare(request, parameters_for, caps)
+    options, problem, rejected = prepare(request, parameters_for, caps, profile_for)
+
+    def make(other: CapacityRequest) -> tuple[Problem, Counter]:
+        return prepare(other, parameters_for, caps, profile_for)[1:]
+
     say(f"solving {len(problem.columns)} candidates")
     first = _run(request, problem) if _all_served(problem) else Answer("infeasible", "no candidate")
     if not first.found:
         say("explaining")
-        return _no(request, problem, first, rejected, parameters_for, caps, explained)
+        return _no(request, problem, first, rejected, make, explained)
     simple = _simplest_of_equals(request, problem, first)
     problem, answer = with_own_lanes(problem, simple, request.options.gap_frac, request.options.time_limit_s)
     if not answer.found:
-        return _no(request, problem, answer, rejected, parameters_for, caps, explained)
+        return _no(request, problem, answer, rejected, make, explained)
     answer = levelled(problem, answer)
     _insist(problem, answer)
     say("reading what binds")
@@ -58,10 +63,13 @@ def solve(
 
 
 def prepare(
-    request: CapacityRequest, parameters_for: ParametersFor, caps: Mapping[str, float] | None = None
+    request: CapacityRequest,
+    parameters_for: ParametersFor,
+    caps: Mapping[str, float] | None = None,
+    profile_for: ProfileFor = no_profile,
 ) -> tuple[tuple[Option, ...], Problem, Counter]:
     """Candidates, the programme of those worth keeping, and the count of those that are not."""
-    options, rejected = find_candidates(request, parameters_for, caps)
+    options, rejected = find_candidates(request, parameters_for, caps, profile_for)
     problem = without_lonely(to_problem(request, options), rejected)
     return options, without_lonely(without_dominated(problem, rejected), rejected), rejected
 
@@ -109,14 +117,9 @@ def _no(
     problem: Problem,
     answer: Answer,
     rejected: Counter,
-    parameters_for: ParametersFor,
-    caps: Mapping[str, float] | None,
+    make: MakeProblem,
     explained: bool,
 ) -> Plan:
-    def make(other: CapacityRequest) -> tuple[Problem, Counter]:
-        _, made, counted = prepare(other, parameters_for, caps)
-        return made, counted
-
     wanted = explained and answer.status == "infeasible"
     explanation = explain(request, problem, rejected, make) if wanted else ()
     return infeasible_plan(request, answer, rejected, explanation)
