@@ -29,7 +29,7 @@ from moai_planner.catalog.capacity_file import (
 from moai_planner.catalog.capacity_flags import document_from_flags
 from moai_planner.catalog.models import model, model_names, shipped_path
 from moai_planner.catalog.paths import data_root
-from moai_planner.catalog.traces import trace_names
+from moai_planner.catalog.traces import trace_files, trace_names
 from moai_planner.catalog.validation import validate
 from moai_planner.catalog.workload import DEFAULT_CELLS, summarise
 from moai_planner.catalog.yaml_file import read_yaml
@@ -221,7 +221,5 @@ def _model_files(model_id: str) -> dict[str, Path]:
 
 
 def _trace_files(reference: str) -> dict[str, Path]:
-    if reference in trace_names():
-        files = sorted((data_root() / "workload_traces").glob(f"{reference}.*"))
-        return {f"workload_traces/{path.name}": path for path in files}
-    return {reference: Path(reference)}
+    shipped = reference in trace_names()
+    return {f"workload_traces/{path.name}" if shipped else str(path): path for path in trace_files(reference)}

@@ -5,6 +5,7 @@ Every check of a field runs even when another field is wrong, so that one run sh
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
-from moai_planner.catalog.accelerators import accelerator
+from moai_planner.catalog.accelerators import SHORT_NAMES, accelerator, accelerator_ids
 from moai_planner.catalog.models import model, model_names
 from moai_planner.catalog.traces import trace, trace_names
 from moai_planner.catalog.validation import Nested, Strict, quantity, shown
@@ -28,6 +29,7 @@ from moai_planner.domain.workload import Trace
 
 FORMAT = "moai-capacity/1"
 KV_FORMATS = ("auto", "bf16", "fp16", "fp8")
+MOST_WINDOWS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?\Z")
 
@@ -44,8 +46,9 @@ def _check_host(value: str) -> str:
     return value
 
 
-def _check_accelerator(value: str) -> str:
-    return _without_file(lambda: accelerator(value, "", "")) and value
+def _check_accelerator(value: str, info: ValidationInfo) -> str:
+    reference = locate(value, (*SHORT_NAMES, *accelerator_ids()), info)
+    return _without_file(lambda: accelerator(reference, "", "")) and reference
 
 
 def _check_model(value: str, info: ValidationInfo) -> str:
@@ -69,8 +72,9 @@ def locate(reference: str, shipped: tuple[str, ...], info: ValidationInfo) -> st
     folder = (info.context or {}).get("folder")
     if reference in shipped or folder is None or Path(reference).is_absolute():
         return reference
-    beside = Path(folder) / reference
-    return str(beside) if beside.exists() else reference
+    beside = str(Path(folder) / reference)
+    # os.path answers no where pathlib raises: names too long, NUL bytes.
+    return beside if reference and os.path.exists(beside) else reference
 
 
 def _without_file(read: Any) -> bool:
@@ -141,6 +145,13 @@ def _check_cells(value: list[int]) -> list[int]:
     if len(value) != 2 or min(value) < 1 or value[0] * value[1] > 400:
         raise ValueError("write [prompt bins, output bins], like [4, 3], at most 400 cells in all")
     return value
+
+
+def _check_windows(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is None or value == "auto" or (whole and 1 <= value <= MOST_WINDOWS):
+        return value
+    raise ValueError(f"write a whole number from 1 to {MOST_WINDOWS}, or auto")
 
 
 def one_of(choices: tuple[str, ...]) -> Any:
@@ -214,7 +225,7 @@ class DeploymentEntry(Strict):
     roles: Annotated[list[str], AfterValidator(_check_roles)] = Field(default_factory=lambda: list(ROLES))
     prefix_caching: bool = True
     cells: Annotated[list[int], AfterValidator(_check_cells)] | None = None
-    windows: Annotated[int, Field(ge=1, le=1000)] | Literal["auto"] | None = None
+    windows: Annotated[int | Literal["auto"] | None, BeforeValidator(_check_windows)] = None
 
     @model_validator(mode="after")
     def _check_together(self) -> DeploymentEntry:

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -108,7 +109,7 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_file(cluster: str) -> bool:
-    return cluster.endswith((".yaml", ".yml", ".json")) or Path(cluster).exists()
+    return cluster.endswith((".yaml", ".yml", ".json")) or os.path.exists(cluster)
 
 
 def _short(reference: str) -> str:

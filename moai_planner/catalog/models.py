@@ -12,6 +12,7 @@ names a shipped model whose keys hold here too.
 from __future__ import annotations
 
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,9 @@ def model(reference: str, file: str = "model", field: str = "") -> Model:
     name = _shipped_name(reference)
     if name:
         return _shipped(name)
+    # os.path answers no where pathlib raises: names too long, NUL bytes.
     path = Path(reference)
-    if path.is_dir() or path.is_file() or reference.endswith(".json"):
+    if (reference and os.path.exists(path)) or reference.endswith(".json"):
         return _from_path(path)
     remedy = f"{near(reference, model_names())}; or give the path of its Hugging Face config.json"
     raise InputError(Problem(file, field, f"unknown model {reference!r}", remedy))
@@ -134,7 +136,7 @@ def shipped_path(name: str) -> Path:
 
 
 def _from_path(path: Path) -> Model:
-    folder, file = (path, path / "config.json") if path.is_dir() else (path.parent, path)
+    folder, file = (path, path / "config.json") if os.path.isdir(path) else (path.parent, path)
     source = Source(title="Hugging Face config.json", where=str(file), kind="publication")
     reference = str(folder) if file.name == "config.json" else str(file)
     document = _read_json(file)

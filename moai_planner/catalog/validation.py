@@ -107,6 +107,25 @@ def shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "…"
 
 
+_PLAIN_WORDS = {
+    "model_type": "write `key: value` lines under it",
+    "dict_type": "write `key: value` lines under it",
+    "list_type": "write a list",
+    "string_type": "write text, quoted if it looks like something else",
+    "bool_type": "write true or false",
+    "int_type": "write a whole number",
+    "int_from_float": "write a whole number",
+    "float_type": "write a number",
+    "finite_number": "write a finite number",
+    "greater_than": "write more than {gt:g}",
+    "greater_than_equal": "write {ge:g} or more",
+    "less_than": "write less than {lt:g}",
+    "less_than_equal": "write {le:g} or less",
+    "too_short": "give at least {min_length}",
+}
+"""What pydantic says in the terms of programmers, in the terms of who writes the file."""
+
+
 def _problem(item: Any, model: type[BaseModel], file: str, prefix: str) -> Problem:
     location, kind = item["loc"], item["type"]
     field = field_path(location, prefix)
@@ -121,8 +140,8 @@ def _problem(item: Any, model: type[BaseModel], file: str, prefix: str) -> Probl
         return Problem(
             file, field, shown(item["input"]), near(str(item["input"]), _choices(item["ctx"]["expected"]))
         )
-    message = item["msg"][:1].lower() + item["msg"][1:]
-    return Problem(file, field, shown(item["input"]), message)
+    plain = _PLAIN_WORDS.get(kind, "").format(**item.get("ctx", {}))
+    return Problem(file, field, shown(item["input"]), plain or item["msg"][:1].lower() + item["msg"][1:])
 
 
 def _choices(expected: str) -> tuple[str, ...]:

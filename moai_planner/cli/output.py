@@ -72,6 +72,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError("is a directory")
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)  # a device or a pipe: replacing it would take it away
+            return
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -84,10 +87,28 @@ def write_bytes(path: Path, content: bytes) -> None:
                 os.unlink(temporary)
             raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(
-            Problem(str(path), "output", reason, "give a file in a folder that exists and can be written")
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def check_writable(path: Path) -> None:
+    """InputError, before the long work, when `write_bytes` would fail for want of a place."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("is a directory")
+        if not path.exists() or path.is_file():
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            os.close(handle)
+            os.unlink(temporary)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(
+        Problem(str(path), "output", reason, "give a file in a folder that exists and can be written")
+    )
 
 
 @contextmanager

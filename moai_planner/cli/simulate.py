@@ -78,6 +78,10 @@ def simulate(
         problems.append(Problem("command line", "PLAN", str(plan), "leave it out with --bench"))
     if problems:
         raise InputError(problems)
+    if requests_out:
+        from moai_planner.cli.output import check_writable
+
+        check_writable(requests_out)
     if not bench:
         _simulate_plan(plan, trace, seed, router, rate_scale, requests_out, as_json)
         return

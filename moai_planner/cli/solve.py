@@ -46,10 +46,11 @@ def solve(
 ) -> None:
     """Find the best plan for a cluster and its traffic, with the proof."""
     from moai_planner.catalog.plan_file import dump_plan
-    from moai_planner.cli.output import note, print_text, write_text
+    from moai_planner.cli.output import check_writable, note, print_text, write_text
     from moai_planner.cli.solve_view import print_plan
 
-    _check_out(out or DEFAULT_OUT)
+    if out or not as_json:
+        check_writable(out or DEFAULT_OUT)
     flags = {"rate": rate, "rate_scale": rate_scale, "precision": precision}
     options = {"gap": gap, "time_limit": time_limit, "confidence": confidence, "seed": seed}
     request = _request(capacity, model, cluster, trace, slo, flags, objective, options)
@@ -72,16 +73,6 @@ def solve(
     if plan.verification.get("holds") is False:
         note("no: the simulated plan misses an objective")
         raise typer.Exit(EXIT_NO)
-
-
-def _check_out(out: Path) -> None:
-    """Say so before the long work when the plan cannot be written."""
-    from moai_planner.domain.errors import InputError, Problem
-
-    if out.is_dir():
-        raise InputError(Problem("--out", "", f"{out} is a folder", "give the name of a file"))
-    if not out.absolute().parent.is_dir():
-        raise InputError(Problem("--out", "", f"{out.parent} does not exist", "make the folder first"))
 
 
 def _request(
@@ -135,8 +126,8 @@ def _options(given: dict[str, str | int | None], problems: list) -> dict[str, An
     for name, field, dimension in (("gap", "gap_frac", "frac"), ("time_limit", "time_limit_s", "s")):
         if given[name] is not None:
             try:
-                changed[field] = units.parse(str(given[name]), dimension)
-            except units.UnitError as error:
+                changed[field] = _within(name, units.parse(str(given[name]), dimension))
+            except ValueError as error:
                 flag = f"--{name.replace('_', '-')}"
                 problems.append(Problem("command line", flag, str(given[name]), str(error)))
     confidence = given["confidence"]
@@ -144,7 +135,18 @@ def _options(given: dict[str, str | int | None], problems: list) -> dict[str, An
         changed["confidence"] = _confidence(str(confidence), problems)
     if given["seed"] is not None:
         changed["seed"] = given["seed"]
+        if given["seed"] < 0:
+            problems.append(Problem("command line", "--seed", str(given["seed"]), "zero or more"))
     return changed
+
+
+def _within(name: str, number: float) -> float:
+    """The bounds that a capacity file has for these options too."""
+    if name == "gap" and number >= 1:
+        raise ValueError("write a share from 0 to below 1, like 0.5%")
+    if name == "time_limit" and number <= 0:
+        raise ValueError("must be more than zero; write it like 60 s")
+    return number
 
 
 def _confidence(text: str, problems: list) -> float | None:

@@ -38,8 +38,11 @@ def _answer(plan: Plan) -> str:
     o = plan.objective
     unit = _UNITS.get(o.kind, "req/s per W")
     proof = f"no plan beats {o.bound:.4g} under the same predictions, gap {o.gap:.2%}"
-    cost = "" if o.kind == "least-cost" else f", {plan.cost_usd_per_h:.2f} USD/h"
-    return f"{plan.status}: {o.kind} {o.value:.4g} {unit}{cost} ({proof})"
+    if o.kind == "least-cost":
+        distinct = o.value - plan.cost_usd_per_h
+        weighed = f"{o.value:.4g} with {distinct:.2f} for the number of distinct instances; "
+        return f"{plan.status}: {plan.cost_usd_per_h:.2f} USD/h for devices ({weighed}{proof})"
+    return f"{plan.status}: {o.kind} {o.value:.4g} {unit}, {plan.cost_usd_per_h:.2f} USD/h ({proof})"
 
 
 def _print_instances(plan: Plan) -> None:

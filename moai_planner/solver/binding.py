@@ -60,9 +60,8 @@ def _columns(problem: Problem, answer: Answer):
         (resource, _), load = max(loads.items(), key=lambda item: item[1])
         if load >= NEARLY_FULL * count:
             name = column.id.split("@")[0]
-            yield Binding(
-                f"{resource} of {name}", f"{count} {'copies are' if count > 1 else 'copy is'} {load / count:.1%} full", None
-            )
+            copies = "1 copy is" if count == 1 else f"{count} copies are"
+            yield Binding(f"{resource} of {name}", f"{copies} {load / count:.1%} full", None)
 
 
 def _demand(problem: Problem, relaxed: Answer):
