@@ -14,6 +14,7 @@ from moai_planner.accuracy.families import BASE_FIELDS
 from moai_planner.accuracy.fit import FamilyFit
 from moai_planner.accuracy.intervals import GROUPING, intervals_of, kind_of
 from moai_planner.accuracy.prepare import AcceleratorOf, ModelOf, ParametersOf
+from moai_planner.domain.model import APPROXIMATED_ARCHITECTURES
 from moai_planner.domain.precision import PRECISIONS
 
 DIGITS = 4
@@ -26,7 +27,7 @@ def files_of(
     """File name → text. `about` says which measurements the fit is from."""
     return {
         f"{accelerator}_{fit.family.engine}_{number_format}.yaml": _text(
-            fit, accelerator_of(accelerator), number_format, rows, assumed_of, about
+            fit, accelerator_of(accelerator), number_format, rows, assumed_of, model_of, about
         )
         for (accelerator, number_format), rows in sorted(_groups(fit, model_of).items())
     }
@@ -41,13 +42,22 @@ def _groups(fit: FamilyFit, model_of: ModelOf) -> dict[tuple[str, str], list[int
     return groups
 
 
-def _text(fit, accelerator, number_format: str, runs: list[int], assumed_of: ParametersOf, about: str) -> str:
+def _text(
+    fit,
+    accelerator,
+    number_format: str,
+    runs: list[int],
+    assumed_of: ParametersOf,
+    model_of: ModelOf,
+    about: str,
+) -> str:
     assumed = assumed_of(accelerator, fit.family.engine, PRECISIONS[number_format])
     found = fit.correct(assumed, accelerator.architecture, number_format)
     rows = np.isin(fit.residuals.run, runs)
     intervals = intervals_of(fit.residuals, rows)
     dates = sorted({fit.runs[i].date for i in runs if fit.runs[i].date})
-    step = intervals.get("tpot_s", (assumed.low_frac, assumed.high_frac))
+    represented = rows & ~np.isin(fit.residuals.run, _approximated(fit, model_of))
+    step = intervals_of(fit.residuals, represented).get("tpot_s", (assumed.low_frac, assumed.high_frac))
     document = {
         "format": FORMAT,
         "accelerator": accelerator.id,
@@ -65,6 +75,17 @@ def _text(fit, accelerator, number_format: str, runs: list[int], assumed_of: Par
         "residuals": _figures(fit, rows),
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _approximated(fit: FamilyFit, model_of: ModelOf) -> list[int]:
+    """Runs of models whose attention the cost model only approximates.
+
+    What it does not represent says little about a step that it does: their errors count in the intervals
+    of metrics, and in a step's interval for such models alone.
+    """
+    return [
+        i for i, run in enumerate(fit.runs) if model_of(run.model).architecture in APPROXIMATED_ARCHITECTURES
+    ]
 
 
 def _sources(fit: FamilyFit, runs: list[int]) -> str:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from moai_planner.domain.provenance import ASSUMED, Source
 
+APPROXIMATED_ARCHITECTURES = ("DeepseekV4ForCausalLM",)
+"""Models whose attention is read as the nearest form known here: compressed KV as a narrower latent."""
+
 
 @dataclass(frozen=True)
 class Attention:
