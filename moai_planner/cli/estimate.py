@@ -49,6 +49,9 @@ def estimate(
         str | None, typer.Option("--network", help='Per node, like "400 Gbit/s"; default from the profile.')
     ] = None,
     confidence: Annotated[float, typer.Option("--confidence", help="Of the intervals shown.")] = 0.8,
+    no_profile: Annotated[
+        bool, typer.Option("--no-profile", help="Predict, even where steps were measured.")
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Predict one configuration: memory, prefill, decode, throughput, and where the time goes."""
@@ -79,6 +82,7 @@ def estimate(
             devices_per_node=devices_per_node,
             network=network,
             confidence=confidence,
+            use_profile=not no_profile,
         )
     )
     if json_output:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from moai_planner.catalog.accelerators import accelerator
-from moai_planner.catalog.models import model
 from moai_planner.catalog.parameters import parameters_for
 from moai_planner.catalog.yaml_file import near
+from moai_planner.cli.measured_profiles import model_on, profile_for, profile_path
 from moai_planner.costmodel.breakdown import OperationTime
 from moai_planner.costmodel.checks import layout_problems
 from moai_planner.costmodel.comm import fast_domain
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.operating_point import OperatingPoint, operating_point
-from moai_planner.costmodel.serving import breakdown, memory_budget, power_w, step_times
+from moai_planner.costmodel.serving import breakdown, measured_steps_of, memory_budget, power_w, step_times
 from moai_planner.domain import units
 from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.layout import Engine, Layout
 from moai_planner.domain.model import Model
 from moai_planner.domain.precision import PRECISIONS, Precision
+from moai_planner.domain.provenance import Basis
 from moai_planner.domain.step import MemoryBudget
 
 COMMAND = "estimate"
 KV_FORMATS = ("auto", "bf16", "fp8")
 ENGINES = ("vllm", "sglang", "trtllm", "atom", "moreh-vllm", "tt-metal")
+GRAPH_PLATFORMS = ("cuda", "rocm")
+"""Where profiles are taken with captured graphs, as served."""
 DEFAULT_BATCH = 32
 DEFAULT_DEVICES_PER_NODE = 8
 DEFAULT_MODEL_LEN_TOKENS = 32768
@@ -56,6 +59,7 @@ class Question:
     devices_per_node: int | None
     network: str | None
     confidence: float
+    use_profile: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,10 @@ class Answer:
     sequences_that_fit: int
     "Per data-parallel rank, of this request's full length."
     point: OperatingPoint | None
+    basis: Basis
+    low_frac: float
+    high_frac: float
+    "Of step times: their basis and 80 % interval."
     prefill: tuple[OperationTime, ...]
     decode: tuple[OperationTime, ...]
     power_w: float
@@ -81,7 +89,10 @@ def answer(question: Question) -> Answer:
     """Check everything at once, then predict. InputError lists all problems."""
     problems = _number_problems(question)
     device = _found(problems, accelerator, question.accelerator, "--on")
-    chosen_model = _found(problems, model, question.model, "MODEL")
+    device_id = device.id if device else ""
+    chosen_model = _found(
+        problems, lambda name, *who: model_on(name, device_id, *who), question.model, "MODEL"
+    )
     precision = _precision(question, chosen_model, problems)
     network_bytes_per_s = _network(question, device, problems)
     layout = Layout(question.tp, question.pp, question.dp, question.ep)
@@ -104,8 +115,13 @@ def _predict(question, device, chosen_model, precision, layout, per_node, networ
         memory_utilization_frac=question.memory_utilization_frac,
     )
     parameters = parameters_for(device, question.engine, precision)
+    measured = ()
+    if question.use_profile:
+        measured = profile_for(device, engine.name, chosen_model, precision, layout)
+    if measured and device.platform not in GRAPH_PLATFORMS:
+        engine = replace(engine, graphs=False)
     c = Configuration(
-        device, chosen_model, precision, layout, engine, per_node, network_bytes_per_s, parameters
+        device, chosen_model, precision, layout, engine, per_node, network_bytes_per_s, parameters, measured
     )
     memory = memory_budget(c)
     fitting = min(engine.max_num_seqs, memory.kv_tokens // (question.isl_tokens + question.osl_tokens))
@@ -113,8 +129,10 @@ def _predict(question, device, chosen_model, precision, layout, per_node, networ
     context = float(question.context_tokens or question.isl_tokens + question.osl_tokens / 2)
     refusal = _refusal(c, memory, batch, context)
     point, prefill, decode = None, (), ()
+    sureness = parameters.basis, parameters.low_frac, parameters.high_frac
     if not refusal:
         times = step_times(c)
+        sureness = times.basis, times.low_frac, times.high_frac
         point = operating_point(
             times,
             layout,
@@ -124,6 +142,7 @@ def _predict(question, device, chosen_model, precision, layout, per_node, networ
             question.osl_tokens,
             context,
             question.confidence,
+            measured_steps_of(c),
         )
         first_chunk = min(question.isl_tokens, engine.max_num_batched_tokens)
         prefill = breakdown(c, "prefill", first_chunk, 0)
@@ -136,6 +155,9 @@ def _predict(question, device, chosen_model, precision, layout, per_node, networ
         context_tokens=context,
         sequences_that_fit=fitting,
         point=point,
+        basis=sureness[0],
+        low_frac=sureness[1],
+        high_frac=sureness[2],
         prefill=prefill,
         decode=decode,
         power_w=power_w(c, 1.0),
@@ -277,6 +299,14 @@ def _device_problems(q: Question, layout: Layout, per_node: int) -> list[Problem
 
 def _assumptions(q: Question, c: Configuration) -> tuple[str, ...]:
     found = [f"parameters: {c.parameters.note or c.parameters.basis.value}"]
+    if c.measured:
+        path = profile_path(c.accelerator, c.engine.name, c.model, c.precision, c.layout)
+        version = path.parent.name.partition("-")[2]
+        found = [
+            f"step times: measured profile {path.stem} of {c.engine.name} {version} on {c.accelerator.id}, "
+            f"{len(c.measured)} steps",
+            f"shares of operations, and time outside the engine: {found[0]}",
+        ]
     if q.network is None and c.layout.devices > c.devices_per_node:
         rate = units.show(c.network_bytes_per_s, "bytes_per_s")
         found.append(f"network between nodes: {rate} a node, from the accelerator's profile")

@@ -36,11 +36,12 @@ def document(found: Answer) -> dict[str, Any]:
         "kv_bytes_per_token": kv_bytes_per_token(c.model, c.precision),
         "memory": vars(found.memory) | {"device_bytes": c.accelerator.memory_bytes},
         "predicted": _predicted(found),
-        "basis": c.parameters.basis.value,
+        "source": "measured profile" if c.measured else c.parameters.basis.value,
+        "basis": found.basis.value,
         "interval": {
             "confidence": found.question.confidence,
-            "low_frac_80": c.parameters.low_frac,
-            "high_frac_80": c.parameters.high_frac,
+            "low_frac_80": found.low_frac,
+            "high_frac_80": found.high_frac,
         },
         "power_w": found.power_w,
         "prefill_operations": [_operation(one) for one in found.prefill],
@@ -95,9 +96,10 @@ def print_answer(found: Answer) -> None:
     )
     if found.point is not None:
         _print_predictions(found)
-        _print_operations("Prefill step", found.prefill)
+        modelled = ", as modelled" if c.measured else ""
+        _print_operations(f"Prefill step{modelled}", found.prefill)
         _print_operations(
-            f"Decode step, batch {found.batch}, context {found.context_tokens:.0f}", found.decode
+            f"Decode step, batch {found.batch}, context {found.context_tokens:.0f}{modelled}", found.decode
         )
     for line in found.assumptions:
         print_text(f"assumed: {line}")

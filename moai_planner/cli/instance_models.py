@@ -8,8 +8,8 @@ def instance_model(
 ):
     """One engine instance of a shipped model on a shipped accelerator. InputError lists what is wrong."""
     from moai_planner.catalog.accelerators import accelerator
-    from moai_planner.catalog.models import model as read_model
     from moai_planner.catalog.parameters import parameters_for
+    from moai_planner.cli.measured_profiles import model_on, profile_for
     from moai_planner.costmodel.checks import layout_problems
     from moai_planner.costmodel.configuration import Configuration
     from moai_planner.costmodel.serving import memory_budget, step_times
@@ -18,7 +18,8 @@ def instance_model(
     from moai_planner.domain.precision import PRECISIONS
     from moai_planner.simulate.instance import InstanceModel
 
-    device, chosen = accelerator(on), read_model(model)
+    device = accelerator(on)
+    chosen = model_on(model, device.id)
     problems = []
     formats = precision or chosen.native_precision
     if formats not in PRECISIONS:
@@ -37,7 +38,7 @@ def instance_model(
     kind = PRECISIONS[formats]
     configuration = Configuration(
         device, chosen, kind, layout, engine, 8, 8 * device.scale_out_bytes_per_s,
-        parameters_for(device, engine.name, kind),
+        parameters_for(device, engine.name, kind), profile_for(device, engine.name, chosen, kind, layout),
     )  # fmt: skip
     memory = memory_budget(configuration)
     if not memory.fits:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 
 def instance_models(plan) -> dict:
-    """Instance id → InstanceModel, from the catalog's accelerators and parameters."""
+    """Instance id → InstanceModel, from the catalog's accelerators and parameters and measured profiles."""
     from moai_planner.catalog.accelerators import accelerator
     from moai_planner.catalog.parameters import parameters_for
+    from moai_planner.cli.measured_profiles import profile_for
     from moai_planner.costmodel.configuration import Configuration
     from moai_planner.costmodel.serving import memory_budget, step_times_many
     from moai_planner.simulate.instance import InstanceModel
@@ -17,6 +18,7 @@ def instance_models(plan) -> dict:
     for instance in plan.instances:
         pool, deployment = pools[instance.pool], deployments[instance.deployment]
         device = accelerator(instance.accelerator)
+        engine_name, precision = instance.engine.name, deployment.precision
         configurations.append(
             Configuration(
                 accelerator=device,
@@ -26,7 +28,8 @@ def instance_models(plan) -> dict:
                 engine=instance.engine,
                 devices_per_node=pool.devices_per_node,
                 network_bytes_per_s=pool.network_bytes_per_s,
-                parameters=parameters_for(device, instance.engine.name, deployment.precision),
+                parameters=parameters_for(device, engine_name, precision),
+                measured=profile_for(device, engine_name, deployment.model, precision, instance.layout),
             )
         )
     return {

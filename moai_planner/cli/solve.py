@@ -166,12 +166,13 @@ def _confidence(text: str, problems: list) -> float | None:
 def _solve(request, verify: bool):
     """Solve with a line of progress for each stage; verify with the simulator."""
     from moai_planner.catalog.parameters import parameters_for
+    from moai_planner.cli.measured_profiles import profile_for
     from moai_planner.cli.output import note
 
     if not verify:
         from moai_planner.solver.solve import solve as solve_request
 
-        return solve_request(request, parameters_for, progress=note)
+        return solve_request(request, parameters_for, progress=note, profile_for=profile_for)
     from moai_planner.cli.plan_models import instance_models
     from moai_planner.simulate.plan import simulate_plan
     from moai_planner.solver.repair import solve_and_verify
@@ -184,4 +185,4 @@ def _solve(request, verify: bool):
     def simulate(plan):
         return simulate_plan(plan, instance_models(plan), traces, seed=seed, router="weighted")
 
-    return solve_and_verify(request, parameters_for, simulate, progress=note)
+    return solve_and_verify(request, parameters_for, simulate, progress=note, profile_for=profile_for)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.layout import Engine, Layout
+from moai_planner.domain.measured import MeasuredPoint
 from moai_planner.domain.model import Model
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.precision import Precision
@@ -24,3 +25,5 @@ class Configuration:
     network_bytes_per_s: float
     "Per node, one direction, between nodes."
     parameters: Parameters
+    measured: tuple[MeasuredPoint, ...] = ()
+    "Steps timed on this accelerator, model and layout; step times come from them where there are any."

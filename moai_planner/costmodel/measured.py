@@ -49,6 +49,10 @@ class MeasuredSteps:
         inside = _inside(known, shape)
         return ratio * modelled_s(self.modelled, shape), Basis.INTERPOLATED if inside else Basis.EXTRAPOLATED
 
+    def has(self, phase: str) -> bool:
+        """Whether any step of the phase was measured."""
+        return any(shape.phase == phase for shape in self.seconds)
+
     def step_times(self) -> StepTimes:
         """Tables for programme and simulator, from the ratios along batch and tokens.
 
@@ -88,7 +92,8 @@ class MeasuredSteps:
         most = max(known, key=_pairs)
         pair_s = self.modelled.pair_s * known[most] / modelled_s(self.modelled, most)
         shapes = [StepShape("prefill", int(tokens), 0, 0) for tokens in self.modelled.tokens]
-        found = [max(0.0, self.step(shape)[0] - pair_s * _pairs(shape)) for shape in shapes]
+        beside = [pair_s * _pairs(shape) + self.modelled.mixed_row_s for shape in shapes]
+        found = [max(0.0, self.step(s)[0] - part) for s, part in zip(shapes, beside, strict=True)]
         return np.maximum.accumulate(np.array(found)), pair_s
 
     def residual_range(self) -> tuple[float, float]:

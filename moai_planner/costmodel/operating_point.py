@@ -12,8 +12,10 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from moai_planner.costmodel.measured import MeasuredSteps
 from moai_planner.domain.layout import Engine, Layout
-from moai_planner.domain.provenance import Interval
+from moai_planner.domain.measured import StepShape
+from moai_planner.domain.provenance import Basis, Interval, weakest
 from moai_planner.domain.step import StepTimes
 
 STATED_CONFIDENCE = 0.8
@@ -52,44 +54,50 @@ def operating_point(
     osl_tokens: int,
     context_tokens: float | None = None,
     confidence: float = STATED_CONFIDENCE,
+    measured: MeasuredSteps | None = None,
 ) -> OperatingPoint:
     """Closed-form figures of one instance; `context_tokens` defaults to the mean over a request's life.
 
-    With pipeline stages the batch is spread over the steps in flight.
+    With pipeline stages the batch is spread over the steps in flight. Where steps were measured (then
+    there are no stages), prompt and decode step are those, and each figure has the basis of its parts.
     """
     context = isl_tokens + osl_tokens / 2 if context_tokens is None else context_tokens
     in_step = max(1, math.ceil(batch / times.stages))
-    prompt_s = prefill_s(times, engine, isl_tokens)
-    step_s = float(times.decode_step_s(in_step, in_step * context))
+    prompt_s, prompt_basis = prefill_s(times, engine, isl_tokens), times.basis
+    step_s, step_basis = float(times.decode_step_s(in_step, in_step * context)), times.basis
+    if measured and measured.has("prefill"):
+        prompt_s, prompt_basis = _measured_prompt_s(measured, engine, isl_tokens)
+    if measured and measured.has("decode"):
+        step_s, step_basis = measured.step(StepShape("decode", 0, in_step, round(context)))
+    both = weakest((prompt_basis, step_basis))
+    outside_basis = measured.modelled.basis if measured else times.basis
     tpot_s = step_s + in_step * prompt_s / times.stages / osl_tokens
     requests = layout.dp * batch / (tpot_s * osl_tokens)
     outside_s = times.request_s + times.prompt_token_s * isl_tokens
     low, high = interval_ends(times.low_frac, times.high_frac, confidence)
 
-    def slow(value: float) -> Interval:
-        return Interval(value, value * low, value * high, times.basis)
+    def slow(value: float, basis: Basis) -> Interval:
+        return Interval(value, value * low, value * high, basis)
 
-    def fast(value: float) -> Interval:
-        return Interval(value, value / high, value / low, times.basis)
+    def fast(value: float, basis: Basis) -> Interval:
+        return Interval(value, value / high, value / low, basis)
 
     return OperatingPoint(
-        prefill_s=slow(prompt_s),
-        ttft_s=slow(prompt_s + outside_s),
-        decode_step_s=slow(step_s),
-        tpot_s=slow(tpot_s),
-        prefill_tokens_per_s=fast(layout.dp * times.stages * isl_tokens / prompt_s),
-        decode_tokens_per_s=fast(layout.dp * batch / step_s),
-        output_tokens_per_s=fast(requests * osl_tokens),
-        total_tokens_per_s=fast(requests * (isl_tokens + osl_tokens)),
-        requests_per_s=fast(requests),
+        prefill_s=slow(prompt_s, prompt_basis),
+        ttft_s=slow(prompt_s + outside_s, weakest((prompt_basis, outside_basis))),
+        decode_step_s=slow(step_s, step_basis),
+        tpot_s=slow(tpot_s, both),
+        prefill_tokens_per_s=fast(layout.dp * times.stages * isl_tokens / prompt_s, prompt_basis),
+        decode_tokens_per_s=fast(layout.dp * batch / step_s, step_basis),
+        output_tokens_per_s=fast(requests * osl_tokens, both),
+        total_tokens_per_s=fast(requests * (isl_tokens + osl_tokens), both),
+        requests_per_s=fast(requests, both),
     )
 
 
 def prefill_s(times: StepTimes, engine: Engine, isl_tokens: int, cached_tokens: int = 0) -> float:
     """One prompt alone, chunk after chunk; with stages the chunks follow each other through them."""
-    chunk = engine.max_num_batched_tokens
-    if engine.long_prefill_token_threshold:
-        chunk = min(chunk, engine.long_prefill_token_threshold)
+    chunk = _chunk_tokens(engine)
     total, longest, done = 0.0, 0.0, cached_tokens
     while done < isl_tokens:
         tokens = min(chunk, isl_tokens - done)
@@ -98,6 +106,18 @@ def prefill_s(times: StepTimes, engine: Engine, isl_tokens: int, cached_tokens: 
         longest = max(longest, one)
         done += tokens
     return total + longest * (1 - 1 / times.stages)
+
+
+def _chunk_tokens(engine: Engine) -> int:
+    limit = engine.long_prefill_token_threshold
+    return min(engine.max_num_batched_tokens, limit) if limit else engine.max_num_batched_tokens
+
+
+def _measured_prompt_s(measured: MeasuredSteps, engine: Engine, isl_tokens: int) -> tuple[float, Basis]:
+    chunk = _chunk_tokens(engine)
+    starts = range(0, isl_tokens, chunk)
+    steps = [measured.step(StepShape("prefill", min(chunk, isl_tokens - s), 0, s)) for s in starts]
+    return sum(seconds for seconds, _ in steps), weakest(basis for _, basis in steps)
 
 
 def interval_ends(low_frac: float, high_frac: float, confidence: float) -> tuple[float, float]:

@@ -25,6 +25,7 @@ from moai_planner.costmodel.arrays import (
 )
 from moai_planner.costmodel.breakdown import breakdown
 from moai_planner.costmodel.configuration import Configuration
+from moai_planner.costmodel.measured import MeasuredSteps, measured_steps
 from moai_planner.costmodel.memory import memory_budget
 from moai_planner.costmodel.power import power_w
 from moai_planner.costmodel.transfer import kv_transfer
@@ -36,6 +37,7 @@ __all__ = [
     "Work",
     "breakdown",
     "kv_transfer",
+    "measured_steps_of",
     "memory_budget",
     "parameter_columns",
     "power_w",
@@ -62,13 +64,28 @@ def step_times_many(configurations: Sequence[Configuration]) -> list[StepTimes]:
     if not configurations:
         return []
     work, parameters = columns(configurations)
-    return step_times_of(configurations, work, parameters)
+    modelled = step_times_of(configurations, work, parameters)
+    return [
+        _measured(c, times).step_times() if c.measured else times
+        for c, times in zip(configurations, modelled, strict=True)
+    ]
+
+
+def measured_steps_of(c: Configuration) -> MeasuredSteps | None:
+    """The measured points beside the model, step by step; None where nothing was measured."""
+    if not c.measured:
+        return None
+    return _measured(c, step_times_of([c], *columns([c]))[0])
+
+
+def _measured(c: Configuration, modelled: StepTimes) -> MeasuredSteps:
+    return measured_steps(modelled, {point.shape: point.seconds for point in c.measured})
 
 
 def step_times_of(
     configurations: Sequence[Configuration], work: Work, parameters: Parameters
 ) -> list[StepTimes]:
-    """The same from loads that were read before: a fit changes the parameter columns alone.
+    """What the model says, from loads that were read before: a fit changes the parameter columns alone.
 
     `parameters` are columns; basis and interval come from each configuration.
     """

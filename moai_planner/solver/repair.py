@@ -57,9 +57,7 @@ def solve_and_verify(
     best: tuple[tuple[int, float], Plan, dict[str, Any]] | None = None
     for number in range(1, most_rounds + 1):
         say(f"round {number}: solving")
-        plan = solve(
-            request, parameters_for, caps=caps, explained=best is None, profile_for=profile_for
-        )
+        plan = solve(request, parameters_for, caps=caps, explained=best is None, profile_for=profile_for)
         if plan.status not in ("optimal", "feasible"):
             rounds.append(_round(number, plan, (), caps))
             if best is None:
