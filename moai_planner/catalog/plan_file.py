@@ -25,7 +25,8 @@ from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.layout import Layout
 from moai_planner.domain.plan import FORMAT, Instance, Plan
 
-STATUSES = ("optimal", "feasible", "infeasible")
+STATUSES = ("optimal", "feasible", "infeasible", "unsolved", "unbounded")
+"The last two: the solver stopped before it knew."
 _BEFORE_LAYOUT = ("id", "deployment", "role", "pool", "accelerator", "count")
 _LAYOUT = ("tp", "pp", "dp", "ep")
 

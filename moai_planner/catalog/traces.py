@@ -102,7 +102,7 @@ def _yaml_and_data(path: Path) -> tuple[Path | None, Path]:
         if not isinstance(named, str) or not named:
             raise InputError(Problem(str(path), "data", "", "name the trace file, relative to this one"))
         data_path = path.parent / named
-        if not data_path.is_file():
+        if not os.path.isfile(data_path):
             raise InputError(
                 Problem(str(path), "data", named, "name a file that exists, relative to this one")
             )

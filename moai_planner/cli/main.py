@@ -15,7 +15,8 @@ import typer
 from moai_planner.cli import calibrate, catalog, emit, estimate, profile, simulate, solve, validate
 from moai_planner.domain.errors import Infeasible, InputError
 
-EXIT_FAILED, EXIT_INPUT, EXIT_NO = 1, 2, 3
+EXIT_FAILED, EXIT_INPUT, EXIT_NO, EXIT_INTERRUPTED = 1, 2, 3, 130
+_INTERRUPTED = "interrupted; nothing half-written"
 
 app = typer.Typer(
     name="moai-plan",
@@ -57,6 +58,10 @@ def run() -> None:
     """Entry point of the `moai-plan` command."""
     try:
         app()
+    except SystemExit as stopped:
+        if stopped.code == EXIT_INTERRUPTED:  # the command-line library ends so, without a word
+            print(_INTERRUPTED, file=sys.stderr)
+        raise
     except InputError as error:
         count = len(error.problems)
         print(f"{count} problem{'s' if count > 1 else ''} in the input:", file=sys.stderr)
@@ -67,8 +72,8 @@ def run() -> None:
         print(f"no: {error}", file=sys.stderr)
         sys.exit(EXIT_NO)
     except KeyboardInterrupt:
-        print("interrupted; nothing half-written", file=sys.stderr)
-        sys.exit(130)
+        print(_INTERRUPTED, file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)

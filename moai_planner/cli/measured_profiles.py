@@ -9,6 +9,7 @@ whole step: those layouts stay with the model. Of several engine versions the ne
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from functools import lru_cache
@@ -62,7 +63,7 @@ def profile_path(
 
 def model_on(reference: str, accelerator: str, file: str = "model", field: str = "") -> Model:
     """A shipped model or a path; else a model that was profiled on the accelerator, by its name there."""
-    if accelerator and reference not in model_names() and not Path(reference).exists():
+    if accelerator and reference not in model_names() and not os.path.exists(reference):
         for folder in _folders(measured_root(), accelerator):
             if reference in _meta(folder)["models"]:
                 return _profiled(folder, reference)

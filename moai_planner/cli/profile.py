@@ -184,6 +184,7 @@ def _request(
 def _config(model, problems):
     """Name of the table and Hugging Face config of a small model, a path or a shipped model."""
     import json
+    import os
 
     from moai_planner.domain.errors import InputError, Problem
     from moai_planner.profile.small_models import SMALL_MODELS
@@ -191,8 +192,8 @@ def _config(model, problems):
     if model in SMALL_MODELS:
         return model, SMALL_MODELS[model]
     path = Path(model)
-    file = path / "config.json" if path.is_dir() else path
-    if file.is_file():
+    file = path / "config.json" if os.path.isdir(path) else path
+    if os.path.isfile(file):
         try:
             config = json.loads(file.read_text())
             if not isinstance(config, dict) or "hidden_size" not in config:

@@ -60,7 +60,7 @@ def simulate(
     problems = [
         Problem("command line", name, str(value), "a number above zero")
         for name, value in flags.items()
-        if not value > 0
+        if not value > 0 or (value == float("inf") and name != "--request-rate")
     ]
     if max_concurrency < 0:
         problems.append(Problem("command line", "--max-concurrency", str(max_concurrency), "zero or more"))
@@ -140,9 +140,12 @@ def _simulate_plan(path, trace, seed, router, rate_scale, requests_out, as_json)
     from moai_planner.catalog.plan_file import read_plan
     from moai_planner.cli.output import note, print_json
     from moai_planner.cli.plan_models import instance_models
+    from moai_planner.domain.errors import Infeasible
     from moai_planner.simulate.plan import run_deployment, simulate_plan
 
     plan = read_plan(path)
+    if plan.status not in ("optimal", "feasible"):
+        raise Infeasible(f"the plan is {plan.status}, there is nothing to simulate")
     traces = {each.trace: _trace(trace or each.trace) for each in plan.deployments}
     models = instance_models(plan)
     report = simulate_plan(plan, models, traces, seed, router, rate_scale)

@@ -145,7 +145,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Plan:
-    """`plan.json`. `status`: optimal | feasible | infeasible."""
+    """`plan.json`. `status`: optimal | feasible | infeasible | unsolved | unbounded."""
 
     format: str
     tool_version: str

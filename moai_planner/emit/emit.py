@@ -68,10 +68,10 @@ def compile_plan(plan: Plan, target: str, out: Path, options: LaunchOptions | No
 
 
 def _refuse_infeasible(plan: Plan) -> None:
-    if plan.status == "infeasible":
+    if plan.status not in ("optimal", "feasible"):
         reasons = "; ".join(f"{r.constraint}: needs {r.needs}, has {r.has}" for r in plan.explanation)
         raise Infeasible(
-            f"the plan is infeasible, there is nothing to emit{': ' + reasons if reasons else ''}"
+            f"the plan is {plan.status}, there is nothing to emit{': ' + reasons if reasons else ''}"
         )
 
 

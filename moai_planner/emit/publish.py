@@ -35,8 +35,8 @@ def manifest(files: tuple[RenderedFile, ...], facts: dict[str, Any]) -> Rendered
 def publish(files: tuple[RenderedFile, ...], out: Path, force: bool = False) -> None:
     """Replace `out` by the files. InputError when it holds what is not ours, unless `force`."""
     out = Path(os.path.realpath(out))
-    earlier = _earlier_files(out, force)
     try:
+        earlier = _earlier_files(out, force)
         out.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     except OSError as error:

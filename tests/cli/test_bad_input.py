@@ -14,6 +14,8 @@ from moai_planner.catalog.capacity import read_capacity
 from moai_planner.catalog.paths import data_root
 from moai_planner.cli.main import run
 from moai_planner.cli.output import write_bytes
+from moai_planner.domain.errors import InputError
+from moai_planner.emit.publish import publish
 
 LONG = "x" * 300
 """No file system takes a name this long; asking whether it exists must not fail."""
@@ -134,3 +136,43 @@ def test_files_beside_the_capacity_file_are_found_and_digested(tmp_path, monkeyp
         named.append({Path(name).name for name, _ in read_capacity(path).inputs})
     assert named[0] >= {"described.yaml", "data.csv"}
     assert named[1] >= {"data.csv", "capacity.yaml"}
+
+
+@pytest.mark.parametrize("factor", ["0", "-1", "nan", "inf"])
+def test_a_rate_scale_without_meaning(moai_plan, factor):
+    code, _, err = moai_plan("simulate", "plan.json", "--rate-scale", factor)
+    assert code == 2
+    assert "--rate-scale" in err
+
+
+def test_publishing_under_a_name_too_long_is_bad_input(tmp_path):
+    with pytest.raises(InputError, match="long"):
+        publish((), tmp_path / LONG)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_that_found_nothing_is_a_no_for_every_verb(moai_plan):
+    """What `solve` writes when the answer is no can be read again, and is a no there too."""
+    tight = write(capacity(deployment={"slo": {"ttft_p95": "1 us"}}))
+    assert moai_plan("solve", tight, "--out", "plan.json")[0] == 3
+    for verb in (("emit", "plan.json", "--out", "deploy"), ("simulate", "plan.json")):
+        code, out, err = moai_plan(*verb)
+        assert (code, out) == (3, "")
+        assert "the plan is infeasible" in err
+    assert not Path("deploy").exists()
+
+
+def test_interrupting_ends_with_130_and_a_word(moai_plan, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("moai_planner.catalog.capacity.read_capacity", interrupt)
+    code, out, err = moai_plan("solve", "capacity.yaml", "--out", "plan.json")
+    assert (code, out) == (130, "")
+    assert "nothing half-written" in err
+    assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("arguments", [("estimate", LONG, "--on", "h100"), ("estimate", "x", "--on", LONG)])
+def test_long_names_in_flags(moai_plan, arguments):
+    assert moai_plan(*arguments)[0] == 2
