@@ -56,7 +56,8 @@ class MeasuredSteps:
     def step_times(self) -> StepTimes:
         """Tables for programme and simulator, from the ratios along batch and tokens.
 
-        A phase without any point keeps the modelled times, and the weaker basis.
+        A phase without any point keeps the modelled times, and the weaker basis. The interval also holds
+        what tables of one slope over context lose against the points themselves.
         """
         times, bases = self.modelled, [Basis.INTERPOLATED]
         if _of_phase(self.seconds, "decode"):
@@ -69,11 +70,26 @@ class MeasuredSteps:
         else:
             bases.append(times.basis)
         low_frac, high_frac = self.residual_range()
+        apart = [seconds / modelled_s(times, shape) for shape, seconds in self.seconds.items()]
+        if len(apart) >= FEWEST_FOR_RESIDUALS:
+            low, high = np.quantile(apart, [0.1, 0.9])
+            low_frac, high_frac = min(low_frac, float(low)), max(high_frac, float(high))
         return replace(times, basis=bases[-1], low_frac=low_frac, high_frac=high_frac)
 
     def _kv_s(self) -> float:
-        """Slope over context: the modelled one times the ratio of the points that read most KV."""
+        """Slope over context: least squares through the shortest and longest context of each batch.
+
+        Where no batch has two contexts: the modelled slope times the ratio of the point that reads most KV.
+        """
         known = _of_phase(self.seconds, "decode")
+        above = below = 0.0
+        for batch in sorted({shape.batch for shape in known}):
+            ends = sorted((s for s in known if s.batch == batch), key=lambda s: s.context_tokens)
+            more = batch * (ends[-1].context_tokens - ends[0].context_tokens)
+            above += more * (known[ends[-1]] - known[ends[0]])
+            below += more * more
+        if above > 0:
+            return above / below
         most = max(known, key=lambda s: s.batch * s.context_tokens)
         return self.modelled.kv_s * known[most] / modelled_s(self.modelled, most)
 
@@ -85,7 +101,8 @@ class MeasuredSteps:
         for batch in range(1, len(found)):
             shape = StepShape("decode", 0, batch, int(middle))
             found[batch] = max(0.0, self.step(shape)[0] - kv_s * batch * shape.context_tokens)
-        return np.maximum.accumulate(found)
+        measured = sorted({s.batch for s in known if s.batch < len(found)})
+        return _increasing(found, np.array(measured, dtype=int))
 
     def _prompts_s(self) -> tuple[np.ndarray, float]:
         known = _of_phase(self.seconds, "prefill")
@@ -114,6 +131,19 @@ class MeasuredSteps:
             return self.modelled.low_frac, self.modelled.high_frac
         low, high = np.quantile(found, [0.1, 0.9])
         return float(min(low, 1.0)), float(max(high, 1.0))
+
+
+def _increasing(values: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """No value below an earlier one; between two anchors none above the next, which is measured.
+
+    >>> _increasing(np.array([0.0, 1.0, 5.0, 2.0, 1.5]), np.array([1, 3])).tolist()
+    [0.0, 1.0, 2.0, 2.0, 2.0]
+    """
+    if len(anchors):
+        ends = np.append(np.maximum.accumulate(values[anchors]), np.inf)
+        following = np.searchsorted(anchors, np.arange(len(values)))
+        values = np.minimum(values, ends[following])
+    return np.maximum.accumulate(values)
 
 
 def measured_steps(modelled: StepTimes, seconds: Mapping[StepShape, float]) -> MeasuredSteps:
