@@ -296,6 +296,7 @@ def _begin(s, m, u, now_s, events):
             base_s = interpolate(
                 s.rank[r, CHUNK_TOKENS] + decoding, m.tokens[model], m.mixed_s[model], m.points[model]
             )
+            base_s += s.unit_f[u, ROW_S] * (decoding + s.rank[r, CHUNKS])
             s.rank_f[r, BASE_S] = base_s + s.unit_f[u, PAIR_S] * s.rank_f[r, PAIRS] + kv_s
         elif decoding > 0:
             s.rank_f[r, BASE_S] = m.decode_s[model, decoding] + kv_s

@@ -146,7 +146,9 @@ def _add_instance(instance, model, number, slowdown, pool, rank_rows, unit_rows,
                 pool.append(len(rank_rows))
                 rank_rows.append(_rank_row(instance, stages, len(unit_rows)))
             unit_rows.append(unit)
-            unit_floats.append([np.inf, 0.0, times.pair_s, times.kv_s, slowdown, 1.0, 0.0, 0.0])
+            unit_floats.append(
+                [np.inf, 0.0, times.pair_s, times.kv_s, slowdown, 1.0, 0.0, 0.0, times.mixed_row_s]
+            )
 
 
 def _rank_row(instance: InstanceModel, stages: int, unit: int) -> list[int]:

@@ -11,11 +11,18 @@ from moai_planner.simulate.instance import InstanceModel
 
 
 def step_times(
-    decode_s, tokens=(1.0, 8192.0), mixed_s=(0.01, 0.5), pair_s=0.0, kv_s=0.0, stages=1, request_s=0.0
+    decode_s,
+    tokens=(1.0, 8192.0),
+    mixed_s=(0.01, 0.5),
+    pair_s=0.0,
+    kv_s=0.0,
+    stages=1,
+    request_s=0.0,
+    mixed_row_s=0.0,
 ):
     return StepTimes(
         np.asarray(decode_s, float), np.asarray(tokens, float), np.asarray(mixed_s, float), pair_s, kv_s, stages,  # noqa: E501
-        request_s, 0.0, Basis.ASSUMED, 0.9, 1.1,
+        request_s, 0.0, Basis.ASSUMED, 0.9, 1.1, mixed_row_s,
     )  # fmt: skip
 
 
@@ -32,7 +39,7 @@ def plain_instance(sequences=64, blocks=10_000, **more) -> InstanceModel:
     """8 ms a step and a bit for every sequence, prompt token and KV token."""
     batch = np.arange(sequences + 1)
     tokens = np.array([1.0, 64.0, 256.0, 1024.0, 8192.0])
-    times = step_times(0.008 + 2e-5 * batch, tokens, 0.008 + 3e-5 * tokens, 1e-10, 2e-8)
+    times = step_times(0.008 + 2e-5 * batch, tokens, 0.008 + 3e-5 * tokens, 1e-10, 2e-8, mixed_row_s=3e-5)
     return instance(times, blocks, **more)
 
 

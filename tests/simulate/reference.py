@@ -204,7 +204,7 @@ class Rank:
         if chunks:
             tokens = len(decoding) + sum(chunk for _, chunk, _ in chunks)
             pairs = sum(chunk * (before + chunk / 2) for _, chunk, before in chunks)
-            return float(self.times.mixed_step_s(tokens, pairs, context))
+            return float(self.times.mixed_step_s(tokens, pairs, context, len(decoding) + len(chunks)))
         return float(self.times.decode_step_s(len(decoding), context)) if decoding else 0.0
 
 

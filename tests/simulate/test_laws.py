@@ -99,7 +99,7 @@ def test_lone_request_takes_its_steps():
     model = plain_instance()
     system = colocated(model)
     served = serve(build_machine(system), system, Requests(np.zeros(1), np.array([256]), np.array([3])))
-    prompt = float(model.step_times.mixed_step_s(256, 256 * 128))
+    prompt = float(model.step_times.mixed_step_s(256, 256 * 128, sequences=1))
     decode = sum(float(model.step_times.decode_step_s(1, context)) for context in (257, 258))
     assert served.ttft_s[0] == pytest.approx(prompt, rel=1e-12)
     assert served.e2el_s[0] == pytest.approx(prompt + decode, rel=1e-12)
