@@ -29,6 +29,7 @@ from moai_planner.costmodel.measured import MeasuredSteps, measured_steps
 from moai_planner.costmodel.memory import memory_budget
 from moai_planner.costmodel.power import power_w
 from moai_planner.costmodel.transfer import kv_transfer
+from moai_planner.domain.model import APPROXIMATED_ARCHITECTURES
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.step import StepTimes
 
@@ -130,12 +131,21 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
             request_s=float(p.request_s[i, 0]),
             prompt_token_s=float(p.prompt_token_s[i, 0]),
             basis=c.parameters.basis,
-            low_frac=c.parameters.low_frac,
-            high_frac=c.parameters.high_frac,
+            low_frac=_step_interval(c)[0],
+            high_frac=_step_interval(c)[1],
             mixed_row_s=float(row[i, 0]),
         )
         for i, c in enumerate(part)
     ]
+
+
+def _step_interval(c: Configuration) -> tuple[float, float]:
+    """A step's interval; wider for models whose attention is only approximated."""
+    low, high = c.parameters.low_frac, c.parameters.high_frac
+    if c.model.architecture in APPROXIMATED_ARCHITECTURES:
+        wide_low, wide_high = c.parameters.intervals.get("tpot_s", (low, high))
+        low, high = min(low, wide_low), max(high, wide_high)
+    return low, high
 
 
 def _decode_tables(w: Work, p: Parameters, engines, sizes) -> list[np.ndarray]:
