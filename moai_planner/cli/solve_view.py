@@ -25,7 +25,7 @@ def print_plan(plan: Plan) -> None:
     if plan.binding:
         rows = [(b.constraint, b.meaning) for b in plan.binding]
         print_table("What binds", ("row", "meaning"), rows)
-    if plan.verification.get("rounds"):
+    if any(a_round["status"] != "infeasible" for a_round in plan.verification.get("rounds", ())):
         _print_rounds(plan)
     left_out = sum(plan.rejected.values())
     if left_out:
@@ -37,11 +37,13 @@ def _answer(plan: Plan) -> str:
         return f"{plan.status}: no plan serves this request"
     o = plan.objective
     unit = _UNITS.get(o.kind, "req/s per W")
-    proof = f"no plan beats {o.bound:.4g} under the same predictions, gap {o.gap:.2%}"
+    beyond = f"under the same predictions, gap {o.gap:.2%}"
     if o.kind == "least-cost":
         distinct = o.value - plan.cost_usd_per_h
-        weighed = f"{o.value:.4g} with {distinct:.2f} for the number of distinct instances; "
-        return f"{plan.status}: {plan.cost_usd_per_h:.2f} USD/h for devices ({weighed}{proof})"
+        weighed = f"{o.value:.2f} with {distinct:.2f} for the number of distinct instances"
+        proof = f"{weighed}; no plan beats {o.bound:.2f} {beyond}"
+        return f"{plan.status}: {plan.cost_usd_per_h:.2f} USD/h for devices ({proof})"
+    proof = f"no plan beats {o.bound:.4g} {beyond}"
     return f"{plan.status}: {o.kind} {o.value:.4g} {unit}, {plan.cost_usd_per_h:.2f} USD/h ({proof})"
 
 
@@ -105,7 +107,11 @@ def _seen(observed_s: float | None) -> str:
 
 
 def _nothing_missed(a_round) -> str:
-    return "every objective holds" if a_round["status"] != "infeasible" else "no plan: the caps are too tight"
+    return (
+        "every objective holds"
+        if a_round["status"] != "infeasible"
+        else "no plan: the tightened caps leave none"
+    )
 
 
 def _print_rounds(plan: Plan) -> None:

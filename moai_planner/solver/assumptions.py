@@ -14,7 +14,8 @@ def assumptions(request: CapacityRequest, used: Sequence[Option]) -> tuple[str, 
     """Sentences, each once, in the order of how much hangs on them."""
     found = [*_of_predictions(request, used), *_of_traffic(request, used), *request.assumptions]
     for pool in request.pools:
-        found += [f"pool {pool.name}: {field} was not given" for field in pool.assumed]
+        if not any(text.startswith(f"pool {pool.name}: ") for text in request.assumptions):
+            found += [f"pool {pool.name}: {field} was not given" for field in pool.assumed]
     return tuple(dict.fromkeys(found))
 
 

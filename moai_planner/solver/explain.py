@@ -43,7 +43,11 @@ def explain(
     found: list[Relaxation] = []
     for name in hopeless:
         reasons = Counter({k: v for k, v in rejected.items() if k.startswith(f"{name}: ") and v})
-        why = "; ".join(f"{reason.split(': ', 1)[1]} ({n}x)" for reason, n in reasons.most_common(4))
+        why = "left out: " + "; ".join(
+            f"{n} {reason.split(': ', 1)[1]}" for reason, n in reasons.most_common(4)
+        )
+        if all(reason.endswith("the weights do not fit") for reason in reasons):
+            why += "; take more or larger devices, or a narrower precision"
         found.append(
             Relaxation(f"{name}: any candidate", "one layout that fits and keeps the promises", "none", why)
         )

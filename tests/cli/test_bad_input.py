@@ -176,3 +176,15 @@ def test_interrupting_ends_with_130_and_a_word(moai_plan, monkeypatch):
 @pytest.mark.parametrize("arguments", [("estimate", LONG, "--on", "h100"), ("estimate", "x", "--on", LONG)])
 def test_long_names_in_flags(moai_plan, arguments):
     assert moai_plan(*arguments)[0] == 2
+
+
+def test_a_cluster_too_small_is_explained(moai_plan):
+    """Exit 3, what stands in the way and what would help; and no word of a simulation that never ran."""
+    small = write(capacity({"devices_per_node": 1}, {"model": "deepseek-ai/DeepSeek-R1"}))
+    code, out, err = moai_plan("solve", small, "--out", "plan.json")
+    assert code == 3
+    assert "no: there is no plan" in err
+    assert "the weights do not fit" in out
+    assert "more or larger devices" in " ".join(out.split())
+    assert "Simulated" not in out
+    assert "was not given" not in out
