@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moai_planner.catalog.accelerators import FOLDER, accelerator
+from moai_planner.catalog.accelerators import FOLDER, SHORT_NAMES, accelerator, accelerator_ids
 from moai_planner.catalog.capacity_file import (
     CapacityFile,
     DeploymentEntry,
@@ -202,10 +202,10 @@ def _digests(entry: CapacityFile, read: Iterable[Path]) -> Iterator[tuple[str, s
     named = {str(path): path for path in read}
     for pool in entry.cluster.pools:
         device = accelerator(pool.accelerator).id
-        shipped = data_root() / FOLDER / f"{device}.yaml"
-        named[f"{FOLDER}/{device}.yaml" if shipped.is_file() else pool.accelerator] = (
-            shipped if shipped.is_file() else Path(pool.accelerator)
-        )
+        if pool.accelerator in (*SHORT_NAMES, *accelerator_ids()):
+            named[f"{FOLDER}/{device}.yaml"] = data_root() / FOLDER / f"{device}.yaml"
+        else:
+            named[pool.accelerator] = Path(pool.accelerator)
     for deployment in entry.deployments:
         named |= _model_files(model(deployment.model).id) | _trace_files(deployment.trace)
     for name, path in named.items():

@@ -49,7 +49,9 @@ def attainment(
 ) -> np.ndarray:
     """Share of requests with unloaded + wait ≤ limit. unloaded [sample]; probability, scale [..] → [..]."""
     slack = limit_s - unloaded_s
-    late = probability[..., None] * np.exp(-np.maximum(slack, 0.0) / scale_s[..., None])
+    scale_s, room = np.broadcast_arrays(scale_s[..., None], np.maximum(slack, 0.0))
+    waits = np.divide(room, scale_s, out=np.full(room.shape, np.inf), where=scale_s > 0)  # 0: nobody waits
+    late = probability[..., None] * np.exp(-waits)
     return np.where(slack >= 0, 1.0 - late, 0.0).mean(axis=-1)
 
 

@@ -188,3 +188,15 @@ def test_a_cluster_too_small_is_explained(moai_plan):
     assert "more or larger devices" in " ".join(out.split())
     assert "Simulated" not in out
     assert "was not given" not in out
+
+
+def test_an_accelerator_of_ones_own_is_planned_and_simulated(moai_plan):
+    """Requests all alike at an even pace, too: nobody waits, and nothing is divided by that."""
+    write(capacity({"accelerator": "mine.yaml"}, {"trace": "even.csv"}), "in/capacity.yaml")
+    shutil.copy(data_root() / "hardware_profiles" / "h100_sxm.yaml", "in/mine.yaml")
+    rows = "".join(f"{second},100,10\n" for second in range(60))
+    Path("in/even.csv").write_text("arrival_s,isl_tokens,osl_tokens\n" + rows)
+    code, _, err = moai_plan("solve", "in/capacity.yaml", "--out", "plan.json")
+    assert code == 0, err
+    assert "Warning" not in err
+    assert moai_plan("simulate", "plan.json")[0] == 0
