@@ -33,6 +33,8 @@ def print_plan(plan: Plan) -> None:
 
 
 def _answer(plan: Plan) -> str:
+    if plan.status == "unsolved":
+        return "unsolved: the solver stopped before it found a plan; give it more with --time-limit"
     if plan.status not in ("optimal", "feasible"):
         return f"{plan.status}: no plan serves this request"
     o = plan.objective
