@@ -182,11 +182,24 @@ def _rehearse(tmp_path, monkeypatch, router: str, offset: int) -> None:
 
 
 def _shift_ports(monkeypatch, offset: int) -> None:
-    """Ports of this test and this worker, so that neighbours on the machine are left alone."""
+    """Ports of this test and this worker that nothing listens on, below those the system hands out itself."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    shift = 10_700 + offset + 130 * worker
-    for use in ("front", "api", "router", "router_metrics"):
-        monkeypatch.setitem(BASES, use, BASES[use] + shift)
+    bases = {"front": 12_000, "api": 14_000, "router": 16_000, "router_metrics": 18_000}
+    for shift in range(offset + 130 * worker, 2_000, 260):
+        if all(_unused(base + shift + port) for base in bases.values() for port in range(20)):
+            break
+    for use, base in bases.items():
+        monkeypatch.setitem(BASES, use, base + shift)
+
+
+def _unused(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _environment(tmp_path: Path, router: str) -> dict[str, str]:
