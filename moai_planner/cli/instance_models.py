@@ -12,11 +12,11 @@ def instance_model(
     from moai_planner.cli.measured_profiles import model_on, profile_for
     from moai_planner.costmodel.checks import layout_problems
     from moai_planner.costmodel.configuration import Configuration
-    from moai_planner.costmodel.serving import memory_budget, step_times
+    from moai_planner.costmodel.serving import step_times
     from moai_planner.domain.errors import InputError, Problem
     from moai_planner.domain.layout import Engine, Layout
     from moai_planner.domain.precision import PRECISIONS
-    from moai_planner.simulate.instance import InstanceModel
+    from moai_planner.simulate.instance import instance_of
 
     device = accelerator(on)
     chosen = model_on(model, device.id)
@@ -40,11 +40,10 @@ def instance_model(
         device, chosen, kind, layout, engine, 8, 8 * device.scale_out_bytes_per_s,
         parameters_for(device, engine.name, kind), profile_for(device, engine.name, chosen, kind, layout),
     )  # fmt: skip
-    memory = memory_budget(configuration)
-    if not memory.fits:
+    instance = instance_of(configuration, step_times(configuration))
+    if not instance.memory.fits:
         raise InputError(
             Problem("command line", "--on --tp", f"{model} on {layout.devices} x {on}",
                     "the weights leave no memory for KV; use more devices or a smaller precision")
         )  # fmt: skip
-    lockstep = layout.dp > 1 and chosen.moe
-    return InstanceModel(step_times(configuration), engine, memory, layout.dp, lockstep)
+    return instance

@@ -8,8 +8,8 @@ def instance_models(plan) -> dict:
     from moai_planner.catalog.parameters import parameters_for
     from moai_planner.cli.measured_profiles import profile_for
     from moai_planner.costmodel.configuration import Configuration
-    from moai_planner.costmodel.serving import memory_budget, step_times_many
-    from moai_planner.simulate.instance import InstanceModel
+    from moai_planner.costmodel.serving import step_times_many
+    from moai_planner.simulate.instance import instance_of
 
     pools = {pool.name: pool for pool in plan.pools}
     deployments = {deployment.name: deployment for deployment in plan.deployments}
@@ -32,13 +32,7 @@ def instance_models(plan) -> dict:
             )
         )
     return {
-        instance.id: InstanceModel(
-            step_times=times,
-            engine=instance.engine,
-            memory=memory_budget(configuration),
-            dp=instance.layout.dp,
-            lockstep=instance.layout.dp > 1 and configuration.model.moe,
-        )
+        instance.id: instance_of(configuration, times)
         for instance, configuration, times in zip(
             plan.instances, configurations, step_times_many(configurations), strict=True
         )

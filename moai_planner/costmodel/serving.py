@@ -131,11 +131,11 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
             request_s=float(p.request_s[i, 0]),
             prompt_token_s=float(p.prompt_token_s[i, 0]),
             basis=c.parameters.basis,
-            low_frac=_step_interval(c)[0],
-            high_frac=_step_interval(c)[1],
+            low_frac=low,
+            high_frac=high,
             mixed_row_s=float(row[i, 0]),
         )
-        for i, c in enumerate(part)
+        for i, (c, (low, high)) in enumerate(zip(part, map(_step_interval, part), strict=True))
     ]
 
 
