@@ -203,6 +203,8 @@ def environment(settings: ServeSettings) -> Mapping[str, str]:
     own.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)  # served as users serve
     if settings.platform == "cpu":
         own |= {
+            # scheduler and worker as two processes would spin on two cores and leave none to the clients
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "VLLM_CPU_KVCACHE_SPACE": str(settings.kv_cache_gib),

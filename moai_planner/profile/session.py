@@ -228,7 +228,7 @@ def _measure_shards(
             (folder / "config.json").write_text(json.dumps(divide(dict(request.config), shard)))
             task = run.Task(
                 shard,
-                _engine_settings(request, device, limits, folder),
+                engine_settings(request, device, folder),
                 limits,
                 str(facts["time_basis"]),
                 request.budget_s * (index + 1) / len(request.shards),
@@ -237,9 +237,9 @@ def _measure_shards(
             run.measure(task, journal, advance)
 
 
-def _engine_settings(
-    request: Request, device: devices.Device, limits: sweep.Limits, folder: Path
-) -> EngineSettings:
+def engine_settings(request: Request, device: devices.Device, folder: Path) -> EngineSettings:
+    """How the engine is started on a model folder."""
+    limits = sweep_limits(request, device)
     window = int(request.config.get("max_position_embeddings", 4096))
     return EngineSettings(
         folder=folder,
@@ -255,7 +255,7 @@ def _engine_settings(
 
 def serve_settings(request: Request, device: devices.Device, folder: Path) -> ServeSettings:
     """The same engine settings for `vllm serve`."""
-    own = _engine_settings(request, device, sweep_limits(request, device), folder)
+    own = engine_settings(request, device, folder)
     return ServeSettings(
         folder, own.platform, own.max_model_len, own.max_num_seqs, own.max_num_batched_tokens, own.graphs,
         own.quantization, own.kv_cache_gib,
