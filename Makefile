@@ -4,13 +4,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXAMPLE := examples/mixed-vendor/capacity.yaml
 
-.PHONY: help setup demo test test-slow lint engine profile-cpu benchmarks clean
+.PHONY: help setup demo test test-slow lint engine profile-cpu closed-loop benchmarks clean
 
 help:
 	@echo "make demo         plan examples/mixed-vendor, write out/plan.json and out/deploy/"
 	@echo "make test         the default tests"
 	@echo "make test-slow    tests with a real vLLM engine and with shared measurements"
 	@echo "make profile-cpu  install the pinned CPU engine and profile a small model on this machine"
+	@echo "make closed-loop  the same, then vllm serve under three loads beside the simulator"
 	@echo "make benchmarks   every benchmark, one JSON line each"
 
 setup: $(STAMP)
@@ -40,6 +41,9 @@ engine:
 
 profile-cpu: engine
 	.venv-engine/bin/moai-plan profile --model dense-100m --accelerator cpu --budget 2m --out out/measured --replace
+
+closed-loop: engine
+	.venv-engine/bin/moai-plan profile --model dense-100m --accelerator cpu --budget 1m --out out/measured --serve
 
 test-slow: setup engine
 	.venv-engine/bin/python -m pytest -m engine
