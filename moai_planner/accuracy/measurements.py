@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from moai_planner.accuracy.run import METRICS, SPLITS, Measurements, Run, Unsupported, Workers
+from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, SPLITS, Measurements, Run, Unsupported, Workers
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.units import MILLI, parse
 
@@ -260,6 +260,7 @@ def _workers(cells: Mapping[str, str], number: dict[str, float], assumed: list[s
             number,
             engines[min(i, len(engines) - 1)],
             accelerators[min(i, len(accelerators) - 1)],
+            assumed,
         )
         for i, role in enumerate(("prefill", "decode"))
     )
@@ -289,15 +290,28 @@ def _colocated(cells: Mapping[str, str], number: dict[str, float], assumed: list
 
 
 def _pool(
-    role: str, cells: Mapping[str, str], number: dict[str, float], engine: str, accelerator: str
+    role: str,
+    cells: Mapping[str, str],
+    number: dict[str, float],
+    engine: str,
+    accelerator: str,
+    assumed: list[str],
 ) -> Workers:
+    """One pool. Experts spread over more ranks than tp x dp are those of data-parallel attention ranks that
+    the row does not count; a `dp` left empty is 1 unless a prediction finds that the model cannot fit."""
     count = int(number.get(f"{role}_workers", 0))
     tp, dp = (int(number.get(f"{role}_{name}", 0)) for name in ("tp", "dp"))
     if not count or not (tp or dp):
         raise _Missing(f"the layout of the {role} workers is not given")
     ep = int(number.get(f"{role}_ep", 1))
+    tp, stated = max(tp, 1), dp
+    dp = max(dp, -(-ep // tp))
+    if dp > max(stated, 1):
+        assumed.append(f"{role} dp {dp} (as many ranks as hold experts)")
+    elif not stated:
+        assumed.append(f"{role} {DP_NOT_GIVEN}")
     accelerator = cells.get(f"{role}_accelerator") or accelerator
-    return Workers(accelerator, engine, count, max(tp, 1), 1, max(dp, 1), ep)
+    return Workers(accelerator, engine, count, tp, 1, dp, ep)
 
 
 def _stated(notes: str, name: str) -> int:

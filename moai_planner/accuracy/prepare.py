@@ -17,7 +17,7 @@ import numpy as np
 
 from moai_planner.accuracy import steady
 from moai_planner.accuracy.draft import drafting
-from moai_planner.accuracy.run import Run, Unsupported, Workers
+from moai_planner.accuracy.run import DP_NOT_GIVEN, Run, Unsupported, Workers
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import kv_transfer, memory_budget
 from moai_planner.domain.accelerator import Accelerator
@@ -38,6 +38,8 @@ DEFAULT_BUDGET_TOKENS = 8192
 SEPARATE_PREFILL = ("sglang", "atom")
 """Engines that run prompts in steps of their own instead of beside decoding."""
 MEMORY_FRAC = 0.9
+HIGHEST_MEMORY_FRAC = 0.97
+"""What is taken where the usual share leaves no room for one request: whoever ran it raised the share."""
 SMALLEST_TABLE = 256
 LARGEST_TABLE = 8192
 _ARRIVALS = {
@@ -115,7 +117,7 @@ class _Table:
         decode = self._configuration(run, model, last, draft.tokens)
         prefill = self._configuration(run, model, first, 0.0) if run.disaggregated else decode
         staged, token_s = self._transfer(run, prefill, decode)
-        kv_tokens = self._kv_tokens(decode)
+        kv_tokens = self._kv_tokens(run, decode)
         engine = self.configurations[decode].engine
         longest = (1.0 + run.length_low_frac) / 2.0
         return (
@@ -181,12 +183,19 @@ class _Table:
             self.groups.append((accelerator.id, workers.engine, precision.id))
         return self._index[key]
 
-    def _kv_tokens(self, index: int) -> float:
-        """KV tokens of a rank. A model that does not fit by our estimate ran all the same: assume it held
-        one long request."""
+    def _kv_tokens(self, run: Run, index: int) -> float:
+        """KV tokens of a rank. A model that does not fit by our estimate ran all the same, so its room is
+        not known and does not bind; but one that cannot be where the row leaves its layout open is not
+        predicted."""
         if index not in self._room:
             c = self.configurations[index]
-            self._room[index] = float(max(memory_budget(c).kv_tokens, c.engine.max_model_len))
+            room = memory_budget(c).kv_tokens
+            if room < c.engine.max_model_len:
+                engine = replace(c.engine, memory_utilization_frac=HIGHEST_MEMORY_FRAC)
+                room = memory_budget(replace(c, engine=engine)).kv_tokens
+            self._room[index] = float(room) if room >= c.engine.max_model_len else np.inf
+        if self._room[index] == np.inf and any(DP_NOT_GIVEN in text for text in run.assumed):
+            raise _CannotPredict("the data-parallel ranks are not given, and one cannot hold the model")
         return self._room[index]
 
     def _transfer(self, run: Run, prefill: int, decode: int) -> tuple[int, float]:

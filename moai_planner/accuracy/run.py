@@ -17,6 +17,8 @@ STATISTICS = {
     "e2el_s": ("mean", "median", "p99"),
 }
 RATES = ("output_tps", "total_tps")
+DP_NOT_GIVEN = "dp 1 (not given)"
+"""Among a run's assumptions: its layout may be larger than was read."""
 PER_ACCELERATOR = ("output_tps_per_accel", "total_tps_per_accel")
 METRICS = (
     *(f"{name}_{s}" for name, statistics in STATISTICS.items() for s in statistics),

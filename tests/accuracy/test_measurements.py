@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 
 from moai_planner.accuracy.measurements import parse_measurements, read_measurements
+from moai_planner.accuracy.prepare import prepare
+from moai_planner.catalog.accelerators import accelerator
+from moai_planner.catalog.models import model
+from moai_planner.catalog.parameters import parameters_for
 from moai_planner.domain.errors import InputError
 
 SMALL = Path(__file__).parent / "small.csv"
@@ -65,3 +69,36 @@ def test_kind_of_run_is_read_from_the_notes():
     text = HEAD + "a,m,vllm,colocated,h100_sxm,2,1,1,128,64,8,9,validate,static batch\n"
     run = parse_measurements(text, "t.csv").runs[0]
     assert (run.arrivals, run.requests, run.concurrency) == ("static", 8, 8)
+
+
+POOLS = (
+    "id,model,engine,topology,accelerator,prefill_workers,prefill_tp,prefill_dp,prefill_ep,"
+    "decode_workers,decode_tp,decode_dp,decode_ep,isl,osl,concurrency\n"
+    "a,deepseek-ai/DeepSeek-R1,sglang,disaggregated,gb200_nvl72,"
+)
+
+
+def pools(cells: str):
+    """One disaggregated run on GB200, prepared."""
+    measurements = parse_measurements(POOLS + cells + ",1024,1024,64\n", "t.csv")
+    return measurements.runs[0], prepare(measurements.runs, model, accelerator, parameters_for)
+
+
+def test_ranks_that_hold_experts_are_devices():
+    """Experts over 8 ranks beside tp 1 are eight devices, whatever `dp` says."""
+    run, prepared = pools("1,8,1,1,2,1,1,8")
+    assert [workers.devices for workers in run.workers] == [8, 16]
+    assert prepared.configurations[prepared.records["decode"][0]].layout.ep == 8
+
+
+def test_a_layout_left_open_that_cannot_hold_the_model_is_not_predicted():
+    """One device cannot hold 671 GB; the row leaves the number of ranks open."""
+    _, prepared = pools("1,1,4,1,1,1,,1")
+    assert not prepared.runs
+    assert "data-parallel ranks are not given" in prepared.unsupported[0].reason
+
+
+def test_room_does_not_bind_where_the_estimate_leaves_none():
+    """Four devices stated in full hold it barely: whoever ran it found the room."""
+    _, prepared = pools("1,1,4,1,1,1,4,1")
+    assert prepared.records["kv_tokens"][0] >= 2049
