@@ -10,6 +10,7 @@ Settings that a run does not state are the engine's defaults, listed here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -37,6 +38,9 @@ PROMPT_BUDGET_TOKENS = {"vllm": 8192, "moreh-vllm": 8192, "atom": 16384, "sglang
 DEFAULT_BUDGET_TOKENS = 8192
 SEPARATE_PREFILL = ("sglang", "atom")
 """Engines that run prompts in steps of their own instead of beside decoding."""
+ASYNCHRONOUS_SINCE = {"vllm": (0, 14), "moreh-vllm": (0, 14)}
+"""Release from which an engine prepares the next step while the device computes (vLLM v0.14.0 release notes:
+asynchronous scheduling on by default). An engine that states no release is taken as a newer one."""
 MEMORY_FRAC = 0.9
 HIGHEST_MEMORY_FRAC = 0.97
 """What is taken where the usual share leaves no room for one request: whoever ran it raised the share."""
@@ -163,6 +167,7 @@ class _Table:
             max_model_len=int(run.isl_tokens + run.osl_tokens) + 1,
             memory_utilization_frac=MEMORY_FRAC,
             prefix_caching=run.prefix_hit_frac > 0,
+            async_scheduling=_asynchronous(workers.engine, run.engine_version),
         )
         layout = Layout(workers.tp, workers.pp, workers.dp, min(workers.ep, workers.tp * workers.dp))
         key = (workers.accelerator, run.model, precision, layout, engine, run.network_bytes_per_s)
@@ -221,6 +226,18 @@ def _precision(run: Run, model: Model) -> Precision:
         raise _CannotPredict(f"precision {name} is not known")
     precision = PRECISIONS[name]
     return precision.with_kv(run.kv) if run.kv else precision
+
+
+def _asynchronous(engine: str, version: str) -> bool:
+    """Whether scheduling overlaps with the device.
+
+    >>> _asynchronous("vllm", "0.12.0"), _asynchronous("vllm", "0.18.0"), _asynchronous("vllm", "")
+    (False, True, True)
+    """
+    stated = re.match(r"(\d+)\.(\d+)", version)
+    if engine not in ASYNCHRONOUS_SINCE or stated is None:
+        return True
+    return (int(stated[1]), int(stated[2])) >= ASYNCHRONOUS_SINCE[engine]
 
 
 def _table_size(sequences: float) -> int:

@@ -263,10 +263,12 @@ def _mean_step_s(table, run, batch, arriving, prompt, steps, context):
     pairs = prompt * (run.isl_tokens * run.hit_frac + 0.5 * prompt) * in_step / prompt
     kv_tokens = batch * context
     plain = _decode_step_s(table, run, batch, kv_tokens)
+    sampled = table[3][5] * in_step / prompt
     if run.separate:
-        mixed = _mixed_base_s(table, in_step) + table[3][0] * pairs
+        mixed = _mixed_base_s(table, in_step) + table[3][0] * pairs + sampled
         return plain + share * mixed, mixed, share
     mixed = _mixed_base_s(table, in_step + batch * verify) + table[3][0] * pairs + table[3][1] * kv_tokens
+    mixed += sampled + table[3][5] * batch * verify
     mixed = max(mixed, plain)
     return (1.0 - share) * plain + share * mixed, mixed, share
 
