@@ -134,10 +134,13 @@ def _solve(decode_s, tokens, mixed_s, scalars, runs, out):
 
 @njit(cache=True)
 def _decode_base_s(table, sequences):
-    """Decode step without context, linear between whole batches and past the last one."""
+    """Decode step without context, linear between whole batches and past both ends: less than one sequence a
+    rank means that ranks which share experts are idle."""
     decode_s = table[0]
     last = len(decode_s) - 1
     b = max(sequences, 1.0)
+    if sequences < 1.0:
+        return max(decode_s[1] - (1.0 - sequences) * (decode_s[2] - decode_s[1]), 0.5 * decode_s[1])
     low = min(math.floor(b), last - 1)
     share = b - low
     return (
@@ -174,6 +177,14 @@ def _prefill_s(table, run, prompt_tokens, budget):
     chunks = max(1.0, math.ceil(prompt_tokens / budget))
     pairs = prompt_tokens * (run.isl_tokens * run.hit_frac + 0.5 * prompt_tokens)
     return chunks * _mixed_base_s(table, prompt_tokens / chunks) + table[3][0] * pairs
+
+
+@njit(cache=True)
+def _prefills_s(table, run, prompt_tokens, prompts, alone):
+    """One step of several whole prompts."""
+    base = _mixed_base_s(table, prompt_tokens * prompts) - _mixed_base_s(table, prompt_tokens)
+    pairs = prompt_tokens * (run.isl_tokens * run.hit_frac + 0.5 * prompt_tokens)
+    return alone + base + table[3][0] * pairs * (prompts - 1.0) if prompts > 1.0 else alone
 
 
 @njit(cache=True)
@@ -303,25 +314,35 @@ def _finite_share(run):
 @njit(cache=True)
 def _disaggregated(pre, dec, run):
     """Prefill workers and the network are queues with deterministic service (approximate mean-value
-    analysis), decode workers a delay that grows with the batch."""
+    analysis), decode workers a delay that grows with the batch.
+
+    A step of a prefill rank takes as many waiting prompts as its budget holds, so a queue speeds it up. A
+    decode step sees a request's own sequence and its share of the others, spread over ranks that meet in
+    the experts. The first requests of a closed loop come all at once.
+    """
     workers = run.prefill_workers * run.prefill_ranks
     ranks = run.decode_workers * run.decode_ranks
     prompt = max(1.0, run.isl_tokens * (1.0 - run.hit_frac))
     steps = max(1.0, (run.osl_tokens - 1.0) / run.accepted_tokens)
     context = _context_tokens(run)
     room = max(1.0, min(run.max_sequences, run.kv_tokens / (context + 0.25 * run.osl_tokens)))
-    service = _prefill_s(pre, run, prompt, run.budget_tokens)
+    together = max(1.0, math.floor(run.budget_tokens / prompt))  # most prompts in one step
+    alone = _prefill_s(pre, run, prompt, run.budget_tokens)
     moving = run.transfer_token_s * run.isl_tokens
     lines = min(run.prefill_workers, run.decode_workers)  # networks that work side by side
     outside = pre[3][3] + pre[3][4] * run.isl_tokens + dec[3][3]
-    population = _in_flight(run, outside + service)
-    queue, moving_queue, served, step, ttft, batch = 0.0, 0.0, 0.0, 0.0, 0.0, 1.0
+    population = _in_flight(run, outside + alone)
+    queue, moving_queue, served, step, ttft, batch, waiting = 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0
     for _ in range(ITERATIONS):
         other = max(0.0, 1.0 - 1.0 / max(population, 1.0))
-        utilisation = min(1.0, served * service / workers)
-        waiting = max(0.0, queue * other - 0.5 * utilisation) * service / workers
+        ahead = queue * other / workers
+        prompts = min(max(1.0, ahead), together)
+        service = _prefills_s(pre, run, prompt, prompts, alone)
+        each = service / prompts / workers
+        waiting = max(0.0, ahead - 0.5 * min(1.0, served * each)) * service / prompts
         prefill = service + waiting
-        seen = max(1.0, batch)
+        seen = (1.0 + max(0.0, batch * ranks * other) / run.decode_workers) / run.decode_ranks
+        seen = max(seen, batch)
         line_use = min(1.0, served * moving / lines)
         blocked = max(0.0, moving_queue * other - 0.5 * line_use) * moving / lines
         transfer = run.transfer_latency_s + moving + blocked
@@ -329,7 +350,7 @@ def _disaggregated(pre, dec, run):
         step = _decode_step_s(dec, run, seen, seen * context) * slow
         decode = steps * step
         ttft = outside + prefill + transfer + step
-        target = min(population / (decode + ttft), workers / service)
+        target = min(population / (decode + ttft), 1.0 / each)
         target = min(target, room * ranks / decode, lines / max(moving, 1e-9))
         served += 0.3 * (target - served)
         queue += 0.3 * (served * prefill - queue)
@@ -338,7 +359,14 @@ def _disaggregated(pre, dec, run):
         residence = max(ttft + decode, population / max(served, 1e-9))
         population += 0.3 * (_in_flight(run, residence) - population)
     decode = steps * step
-    ttft = max(ttft, population / served - decode)
+    steady = max(ttft, population / served - decode)
+    burst = steady
+    if run.arrivals != OPEN:  # the first requests come all at once and leave as fast as prompts can
+        fastest = _prefills_s(pre, run, prompt, together, alone) / together / workers
+        held = 0.5 * (min(population, room * ranks) + 1.0)
+        burst = max(steady, ttft - waiting + held * max(fastest, moving / lines))
+    first = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
+    ttft = steady + first * (burst - steady)
     tpot = step / run.accepted_tokens
     req_per_s = served * _finite_share(run)
-    return ttft, ttft, tpot, ttft + decode, req_per_s, batch, step, 0.0, ttft
+    return ttft, steady, tpot, ttft + decode, req_per_s, batch, step, 0.0, burst

@@ -129,3 +129,26 @@ def test_transfer_limits_disaggregated_throughput():
     """No more requests pass than the network between the pools lets through."""
     found = solve(disaggregated=1, concurrency=256, transfer_token_s=1e-3, requests=1e6)
     assert found["req_per_s"] <= 1.0 + 1e-6
+
+
+def test_a_queue_of_short_prompts_is_computed_together():
+    """Law: where a step's fixed time dominates, many short prompts take less than one by one."""
+    fields = {"disaggregated": 1, "isl_tokens": 256.0, "osl_tokens": 2.0, "concurrency": 4096.0}
+    one_by_one = solve(**fields, budget_tokens=256.0)["req_per_s"]
+    together = solve(**fields, budget_tokens=8192.0)["req_per_s"]
+    assert together > 1.2 * one_by_one
+
+
+def test_idle_expert_ranks_do_not_count_as_full():
+    """Law: two requests over eight ranks that share experts are no slower than sixteen."""
+    fields = {"disaggregated": 1, "decode_ranks": 8.0, "isl_tokens": 256.0, "osl_tokens": 512.0}
+    assert solve(**fields, concurrency=2.0)["tpot_s"] < solve(**fields, concurrency=16.0)["tpot_s"]
+
+
+def test_first_requests_of_a_closed_loop_wait_for_each_other():
+    """Law: with ten requests a slot a tenth of them comes at once; more slots, more waiting."""
+    fields = {"disaggregated": 1, "isl_tokens": 2048.0, "osl_tokens": 1024.0}
+    few = solve(**fields, concurrency=8.0, requests=80.0)
+    many = solve(**fields, concurrency=64.0, requests=640.0)
+    assert many["burst_s"] > few["burst_s"]
+    assert many["ttft_s"] >= many["ttft_median_s"]
