@@ -13,12 +13,21 @@ from moai_planner.costmodel.breakdown import OperationTime
 from moai_planner.costmodel.checks import layout_problems
 from moai_planner.costmodel.comm import fast_domain
 from moai_planner.costmodel.configuration import Configuration
-from moai_planner.costmodel.operating_point import OperatingPoint, operating_point
-from moai_planner.costmodel.serving import breakdown, measured_steps_of, memory_budget, power_w, step_times
+from moai_planner.costmodel.measured import MeasuredSteps
+from moai_planner.costmodel.operating_point import OperatingPoint, decode_step, operating_point, prompt_steps
+from moai_planner.costmodel.serving import (
+    breakdown,
+    collectives_s,
+    measured_steps_of,
+    memory_budget,
+    power_w,
+    step_times,
+)
 from moai_planner.domain import units
 from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.layout import Engine, Layout
+from moai_planner.domain.measured import StepShape
 from moai_planner.domain.model import Model
 from moai_planner.domain.precision import PRECISIONS, Precision
 from moai_planner.domain.provenance import Basis
@@ -130,8 +139,11 @@ def _predict(question, device, chosen_model, precision, layout, per_node, networ
     refusal = _refusal(c, memory, batch, context)
     point, prefill, decode = None, (), ()
     sureness = parameters.basis, parameters.low_frac, parameters.high_frac
+    beyond: tuple[str, ...] = ()
     if not refusal:
         times = step_times(c)
+        steps = measured_steps_of(c)
+        beyond = _beyond(steps, prompt_steps(engine, question.isl_tokens), decode_step(times, batch, context))
         sureness = times.basis, times.low_frac, times.high_frac
         point = operating_point(
             times,
@@ -142,7 +154,7 @@ def _predict(question, device, chosen_model, precision, layout, per_node, networ
             question.osl_tokens,
             context,
             question.confidence,
-            measured_steps_of(c),
+            steps,
         )
         first_chunk = min(question.isl_tokens, engine.max_num_batched_tokens)
         prefill = breakdown(c, "prefill", first_chunk, 0)
@@ -161,7 +173,7 @@ def _predict(question, device, chosen_model, precision, layout, per_node, networ
         prefill=prefill,
         decode=decode,
         power_w=power_w(c, 1.0),
-        assumptions=_assumptions(question, c),
+        assumptions=(*beyond, *_assumptions(question, c)),
         refusal=refusal,
     )
 
@@ -303,7 +315,7 @@ def _assumptions(q: Question, c: Configuration) -> tuple[str, ...]:
         path = profile_path(c.accelerator, c.engine.name, c.model, c.precision, c.layout)
         version = path.parent.name.partition("-")[2]
         found = [
-            f"step times: measured profile {path.stem} of {c.engine.name} {version} on {c.accelerator.id}, "
+            f"step times: {source(c)} {path.stem} of {c.engine.name} {version} on {c.accelerator.id}, "
             f"{len(c.measured)} steps",
             f"shares of operations, and time outside the engine: {found[0]}",
         ]
@@ -315,6 +327,27 @@ def _assumptions(q: Question, c: Configuration) -> tuple[str, ...]:
     if c.accelerator.confidence == "low":
         found.append(f"{c.accelerator.id}: announced figures, not checked again")
     return tuple(found)
+
+
+def _beyond(steps: MeasuredSteps | None, prompt: list[StepShape], decode: StepShape) -> tuple[str, ...]:
+    """What is asked past the steps that were measured, in words."""
+    if steps is None:
+        return ()
+    last = {shape.phase: steps.beyond(shape) for shape in (*prompt, decode) if steps.has(shape.phase)}
+    return tuple(
+        f"beyond what was measured: {phase} {', '.join(why)}; the edge is held and the interval is wider"
+        for phase, why in last.items()
+        if why
+    )
+
+
+def source(c: Configuration) -> str:
+    """Where the step times come from."""
+    if not c.measured:
+        return c.parameters.basis.value
+    if any(collectives_s(c, [point.shape for point in c.measured])):
+        return "measured shard + modelled collectives"
+    return "measured profile"
 
 
 def asked(question: Question) -> dict[str, object]:

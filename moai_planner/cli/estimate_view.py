@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from moai_planner.cli.estimate_question import Answer, asked
+from moai_planner.cli.estimate_question import Answer, asked, source
 from moai_planner.cli.output import print_table, print_text
 from moai_planner.costmodel.breakdown import OperationTime
 from moai_planner.costmodel.kv import kv_bytes_per_token
@@ -36,7 +36,7 @@ def document(found: Answer) -> dict[str, Any]:
         "kv_bytes_per_token": kv_bytes_per_token(c.model, c.precision),
         "memory": vars(found.memory) | {"device_bytes": c.accelerator.memory_bytes},
         "predicted": _predicted(found),
-        "source": "measured profile" if c.measured else c.parameters.basis.value,
+        "source": source(c),
         "basis": found.basis.value,
         "interval": {
             "confidence": found.question.confidence,

@@ -2,9 +2,9 @@
 
     <accelerator>/<engine>-<version>/<model>.csv beside meta.yaml, as `moai-plan profile` writes them
 
-A profile answers for the same accelerator, engine, layer sizes and number format, on one device (and copies
-of it where these do not talk). Shards of larger layouts were timed without their collectives and are no
-whole step: those layouts stay with the model. Of several engine versions the newest answers.
+A profile answers for the same accelerator, engine, layer sizes and number format, on one device and on copies
+of it that do not talk. A rank of a larger layout, timed alone (`--tp`, `--ep`), answers for that layout, and
+the cost model adds its collectives. Of several engine versions the newest answers.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ from moai_planner.domain.precision import PRECISIONS, Precision
 from moai_planner.domain.provenance import ASSUMED, Source
 from moai_planner.profile.table import read_meta, read_points
 
-ONE_DEVICE = Shard(1, 1)
-
 
 def measured_root() -> Path:
     """The shipped profiles, and those measured here in a checkout."""
@@ -40,15 +38,31 @@ def profile_for(
 ) -> tuple[MeasuredPoint, ...]:
     """Points of the configuration, empty where there are none. InputError names file and line."""
     path = profile_path(accelerator, engine, model, precision, layout)
-    return _points(path) if path else ()
+    shard = shard_of(layout, model)
+    return _points(path).get(shard, ()) if path and shard else ()
+
+
+def shard_of(layout: Layout, model: Model) -> Shard | None:
+    """Which rank, timed alone, a layout is made of; None where no rank that `profile` divides is like it.
+
+    Expert parallelism: a rank with attention of its own and 1/ep of the experts, each token still sent to
+    as many of them as it chooses.
+    """
+    if layout.pp > 1:
+        return None
+    if layout.dp == 1 or not model.moe:
+        return Shard(layout.tp) if layout.ep == 1 else None
+    parts = [part for part in model.feed_forward if part.experts]
+    enough = all(part.experts // layout.ep >= part.experts_per_token for part in parts)
+    return Shard(1, layout.ep) if layout.tp == 1 and layout.ep == layout.dp and enough else None
 
 
 def profile_path(
     accelerator: Accelerator, engine: str, model: Model, precision: Precision, layout: Layout
 ) -> Path | None:
     """The table that answers, or None."""
-    copies_talk = layout.dp > 1 and model.moe
-    if (layout.tp, layout.pp, layout.ep) != (1, 1, 1) or copies_talk:
+    shard = shard_of(layout, model)
+    if shard is None:
         return None
     for folder in _folders(measured_root(), accelerator.id):
         meta = _meta(folder)
@@ -56,7 +70,9 @@ def profile_path(
             continue
         for name, entry in meta["models"].items():
             same_format = PRECISIONS.get(str(entry.get("precision", "bf16"))) == precision
-            if same_format and _sizes(_profiled(folder, name)) == _sizes(model):
+            if not same_format or _sizes(_profiled(folder, name)) != _sizes(model):
+                continue
+            if shard in _points(folder / f"{name}.csv"):
                 return folder / f"{name}.csv"
     return None
 
@@ -91,8 +107,15 @@ def _meta(folder: Path) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=32)
-def _points(path: Path) -> tuple[MeasuredPoint, ...]:
-    return read_points(path)[0].get(ONE_DEVICE, ())
+def _points(path: Path) -> dict[Shard, tuple[MeasuredPoint, ...]]:
+    """Shard → points, each with the error that the profile's own test found in its phase."""
+    fits = _meta(path.parent)["models"][path.stem].get("fit") or {}
+    found = {}
+    for shard, points in read_points(path)[0].items():
+        tested = (fits.get(f"tp{shard.tp}-ep{shard.ep}") or {}).get("held_out") or {}
+        errors = {phase: float(row.get("median_error_frac") or 0) for phase, row in tested.items()}
+        found[shard] = tuple(replace(p, held_out_frac=errors.get(p.shape.phase, 0.0)) for p in points)
+    return found
 
 
 @lru_cache(maxsize=128)

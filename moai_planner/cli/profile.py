@@ -12,6 +12,9 @@ def profile(
     model: Annotated[
         str, typer.Option("--model", help="A small test model, a shipped name, or a path to a config.json.")
     ],
+    engine: Annotated[
+        str, typer.Option(help="vllm, or torch: layers by torch's own operators, where vLLM does not run.")
+    ] = "vllm",
     accelerator: Annotated[
         str, typer.Option(help="Accelerator id to file the profile under; found out when left empty.")
     ] = "",
@@ -39,24 +42,24 @@ def profile(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure step times of a model on this machine with a real vLLM engine and dummy weights."""
+    """Measure step times of a model on this machine with a real engine and dummy weights."""
     from moai_planner.cli.output import note, progress
     from moai_planner.profile import device as devices
     from moai_planner.profile import results, session
 
     device = _device(accelerator, dry_run)
     request = _request(
-        model, name, tp, ep, layers, precision, budget, out, (max_tokens, max_batch, max_context), date, seed,
-        eager, replace, device.platform,
+        engine, serve, model, name, tp, ep, layers, precision, budget, out,
+        (max_tokens, max_batch, max_context), date, seed, eager, replace, device.platform,
     )  # fmt: skip
     if dry_run:
         _print_sweep(session.dry_run(request, device), request, device, as_json)
         return
-    devices.require_engine(device.platform)
+    devices.require_engine(device.platform, engine)
     for other in devices.other_users(device.platform):
         note(f"the device is in use by others, times will be noisy: {other}")
     with progress(100, f"profile {request.model}") as advance:
-        outcome = session.profile_device(request, device, _by_budget(advance, request.budget_s))
+        outcome = session.profile_device(request, device, _by_budget(advance, request.budget_s), _read_model)
     found = results.assess_outcome(outcome, _read_model, request.seed)
     _write(outcome, found)
     looped = _closed_loop(request, device, outcome, found) if serve else None
@@ -122,8 +125,9 @@ def _device(accelerator, dry_run):
 
 
 def _request(
-    model, name, tp, ep, layers, precision, budget, out, limits, date, seed, eager, replace, platform
-):
+    engine, serve, model, name, tp, ep, layers, precision, budget, out, limits, date, seed, eager, replace,
+    platform,
+):  # fmt: skip
     """Read the flags; all problems at once."""
     import datetime
 
@@ -141,7 +145,11 @@ def _request(
             problems.append(Problem("--tp", "", text, "whole numbers with commas, like 1,2,4"))
     if ep < 1:
         problems.append(Problem("--ep", "", str(ep), "1 or more"))
-    if ep > 1 and platform == "cpu":
+    if engine not in session.ENGINES:
+        problems.append(Problem("--engine", "", engine, "one of " + ", ".join(session.ENGINES)))
+    if serve and engine != "vllm":
+        problems.append(Problem("--serve", "", f"{engine} serves nothing", "leave it out, or --engine vllm"))
+    if ep > 1 and platform == "cpu" and engine == "vllm":
         problems.append(
             Problem("--ep", "", str(ep), "the CPU engine cannot run expert parallelism; measure on a GPU")
         )
@@ -176,6 +184,7 @@ def _request(
         date=date,
         seed=seed,
         replace=replace,
+        engine=engine,
         graphs=False if eager else None,
         limits=tuple(given or usual for given, usual in zip(limits, default, strict=True)),
     )

@@ -26,4 +26,4 @@ class Configuration:
     "Per node, one direction, between nodes."
     parameters: Parameters
     measured: tuple[MeasuredPoint, ...] = ()
-    "Steps timed on this accelerator, model and layout; step times come from them where there are any."
+    "Steps timed on one rank of this layout, alone: collectives are added, and step times come from them."

@@ -18,17 +18,20 @@ the ratio of the box's edge.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 
 import numpy as np
 
 from moai_planner.domain.measured import PHASES, StepShape
-from moai_planner.domain.provenance import Basis
+from moai_planner.domain.provenance import Basis, weakest
 from moai_planner.domain.step import StepTimes
 
 FEWEST_FOR_RESIDUALS = 4
 """Points of one phase from which a leave-one-out interval is taken."""
+_MIDDLE_80_OVER_MEDIAN = NormalDist().inv_cdf(0.9) / NormalDist().inv_cdf(0.75)
+"""Half-width of the middle 80 % over the median absolute error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +40,41 @@ class MeasuredSteps:
 
     modelled: StepTimes
     seconds: Mapping[StepShape, float]
+    "Collectives included."
+    collectives_s: Mapping[StepShape, float] = field(default_factory=dict)
+    "The part of `seconds` that was modelled: a rank of a larger layout is timed alone."
+    error_frac: float = 0.0
+    "Median error that the profile itself states: noise of a visit, or of points held out."
 
     def step(self, shape: StepShape) -> tuple[float, Basis]:
         """Time of one step and how it is known. KeyError when its phase was never measured."""
         if shape in self.seconds:
-            return self.seconds[shape], Basis.MEASURED
+            return self.seconds[shape], self._not_better_than_collectives(Basis.MEASURED)
         known = _of_phase(self.seconds, shape.phase)
         if not known:
             raise KeyError(f"no {shape.phase} step was measured")
         ratio = _ratio(self.modelled, known, shape)
-        inside = _inside(known, shape)
-        return ratio * modelled_s(self.modelled, shape), Basis.INTERPOLATED if inside else Basis.EXTRAPOLATED
+        basis = Basis.EXTRAPOLATED if self.beyond(shape) else Basis.INTERPOLATED
+        return ratio * modelled_s(self.modelled, shape), self._not_better_than_collectives(basis)
+
+    def _not_better_than_collectives(self, basis: Basis) -> Basis:
+        return weakest((basis, self.modelled.basis)) if any(self.collectives_s.values()) else basis
+
+    def beyond(self, shape: StepShape) -> tuple[str, ...]:
+        """In which sizes the shape leaves the box that its phase was measured in; empty inside."""
+        known, found = _of_phase(self.seconds, shape.phase), []
+        for name, called in (("tokens", "tokens"), ("batch", "batch"), ("context_tokens", "context")):
+            sizes = [getattr(one, name) for one in known]
+            if not min(sizes) <= getattr(shape, name) <= max(sizes):
+                found.append(f"{called} {getattr(shape, name)}, measured {min(sizes)} to {max(sizes)}")
+        return tuple(found)
+
+    def range_of(self, shapes: Iterable[StepShape]) -> tuple[float, float]:
+        """80 % interval of the sum of some steps, as fractions: outside the box the model's own as well."""
+        low, high = self._interval()
+        if any(self.beyond(shape) for shape in shapes):
+            return min(low, self.modelled.low_frac), max(high, self.modelled.high_frac)
+        return low, high
 
     def has(self, phase: str) -> bool:
         """Whether any step of the phase was measured."""
@@ -69,12 +96,20 @@ class MeasuredSteps:
             times = replace(times, mixed_s=mixed_s, pair_s=pair_s)
         else:
             bases.append(times.basis)
-        low_frac, high_frac = self.residual_range()
+        low_frac, high_frac = self._interval()
         apart = [seconds / modelled_s(times, shape) for shape, seconds in self.seconds.items()]
         if len(apart) >= FEWEST_FOR_RESIDUALS:
             low, high = np.quantile(apart, [0.1, 0.9])
             low_frac, high_frac = min(low_frac, float(low)), max(high_frac, float(high))
         return replace(times, basis=bases[-1], low_frac=low_frac, high_frac=high_frac)
+
+    def _interval(self) -> tuple[float, float]:
+        """Neighbours' residuals or the profile's own error, and the model's interval on the collectives."""
+        low, high = self.residual_range()
+        error = _MIDDLE_80_OVER_MEDIAN * self.error_frac
+        low, high = min(low, 1 / (1 + error)), max(high, 1 + error)
+        share = float(np.median([self.collectives_s.get(s, 0.0) / t for s, t in self.seconds.items()]))
+        return low - share * (1 - self.modelled.low_frac), high + share * (self.modelled.high_frac - 1)
 
     def _kv_s(self) -> float:
         """Slope over context: least squares through the shortest and longest context of each batch.
@@ -146,12 +181,19 @@ def _increasing(values: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     return np.maximum.accumulate(values)
 
 
-def measured_steps(modelled: StepTimes, seconds: Mapping[StepShape, float]) -> MeasuredSteps:
-    """Points must be of the configuration `modelled` describes; times above zero."""
+def measured_steps(
+    modelled: StepTimes,
+    seconds: Mapping[StepShape, float],
+    collectives_s: Mapping[StepShape, float] | None = None,
+    error_frac: float = 0.0,
+) -> MeasuredSteps:
+    """Points must be of one rank of the configuration `modelled` describes; times above zero."""
     wrong = [shape for shape, value in seconds.items() if not value > 0]
     if wrong:
         raise ValueError(f"measured times must be above zero: {wrong[0]}")
-    return MeasuredSteps(modelled, dict(sorted(seconds.items())))
+    added = collectives_s or {}
+    whole = {shape: value + added.get(shape, 0.0) for shape, value in sorted(seconds.items())}
+    return MeasuredSteps(modelled, whole, added, error_frac)
 
 
 def modelled_s(times: StepTimes, shape: StepShape) -> float:
@@ -176,12 +218,6 @@ def _of_phase(seconds: Mapping[StepShape, float], phase: str) -> dict[StepShape,
 
 def _coordinates(shape: StepShape) -> np.ndarray:
     return np.log2(np.array([shape.tokens, shape.batch, shape.context_tokens]) + 1.0)
-
-
-def _inside(known: Mapping[StepShape, float], shape: StepShape) -> bool:
-    where = np.array([_coordinates(one) for one in known])
-    asked = _coordinates(shape)
-    return bool(np.all(asked >= where.min(axis=0)) and np.all(asked <= where.max(axis=0)))
 
 
 def _ratio(times: StepTimes, known: Mapping[StepShape, float], shape: StepShape) -> float:

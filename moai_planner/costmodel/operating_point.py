@@ -65,34 +65,49 @@ def operating_point(
     in_step = max(1, math.ceil(batch / times.stages))
     prompt_s, prompt_basis = prefill_s(times, engine, isl_tokens), times.basis
     step_s, step_basis = float(times.decode_step_s(in_step, in_step * context)), times.basis
+    prompt_range = step_range = (times.low_frac, times.high_frac)
     if measured and measured.has("prefill"):
-        prompt_s, prompt_basis = _measured_prompt_s(measured, engine, isl_tokens)
+        prompt = prompt_steps(engine, isl_tokens)
+        prompt_s, prompt_basis = _sum(measured, prompt)
+        prompt_range = _wider(prompt_range, measured.range_of(prompt))
     if measured and measured.has("decode"):
-        step_s, step_basis = measured.step(StepShape("decode", 0, in_step, round(context)))
+        decode = decode_step(times, batch, context)
+        step_s, step_basis = measured.step(decode)
+        step_range = _wider(step_range, measured.range_of([decode]))
     both = weakest((prompt_basis, step_basis))
     outside_basis = measured.modelled.basis if measured else times.basis
     tpot_s = step_s + in_step * prompt_s / times.stages / osl_tokens
     requests = layout.dp * batch / (tpot_s * osl_tokens)
     outside_s = times.request_s + times.prompt_token_s * isl_tokens
-    low, high = interval_ends(times.low_frac, times.high_frac, confidence)
-
-    def slow(value: float, basis: Basis) -> Interval:
-        return Interval(value, value * low, value * high, basis)
-
-    def fast(value: float, basis: Basis) -> Interval:
-        return Interval(value, value / high, value / low, basis)
-
+    prompt_ends = interval_ends(*prompt_range, confidence)
+    step_ends = interval_ends(*step_range, confidence)
+    both_ends = _wider(prompt_ends, step_ends)
+    outside_of = weakest((prompt_basis, outside_basis))
     return OperatingPoint(
-        prefill_s=slow(prompt_s, prompt_basis),
-        ttft_s=slow(prompt_s + outside_s, weakest((prompt_basis, outside_basis))),
-        decode_step_s=slow(step_s, step_basis),
-        tpot_s=slow(tpot_s, both),
-        prefill_tokens_per_s=fast(layout.dp * times.stages * isl_tokens / prompt_s, prompt_basis),
-        decode_tokens_per_s=fast(layout.dp * batch / step_s, step_basis),
-        output_tokens_per_s=fast(requests * osl_tokens, both),
-        total_tokens_per_s=fast(requests * (isl_tokens + osl_tokens), both),
-        requests_per_s=fast(requests, both),
+        prefill_s=_slow(prompt_s, prompt_ends, prompt_basis),
+        ttft_s=_slow(prompt_s + outside_s, prompt_ends, outside_of),
+        decode_step_s=_slow(step_s, step_ends, step_basis),
+        tpot_s=_slow(tpot_s, both_ends, both),
+        prefill_tokens_per_s=_fast(
+            layout.dp * times.stages * isl_tokens / prompt_s, prompt_ends, prompt_basis
+        ),
+        decode_tokens_per_s=_fast(layout.dp * batch / step_s, step_ends, step_basis),
+        output_tokens_per_s=_fast(requests * osl_tokens, both_ends, both),
+        total_tokens_per_s=_fast(requests * (isl_tokens + osl_tokens), both_ends, both),
+        requests_per_s=_fast(requests, both_ends, both),
     )
+
+
+def _slow(value: float, ends: tuple[float, float], basis: Basis) -> Interval:
+    return Interval(value, value * ends[0], value * ends[1], basis)
+
+
+def _fast(value: float, ends: tuple[float, float], basis: Basis) -> Interval:
+    return Interval(value, value / ends[1], value / ends[0], basis)
+
+
+def _wider(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    return min(a[0], b[0]), max(a[1], b[1])
 
 
 def prefill_s(times: StepTimes, engine: Engine, isl_tokens: int, cached_tokens: int = 0) -> float:
@@ -113,10 +128,19 @@ def _chunk_tokens(engine: Engine) -> int:
     return min(engine.max_num_batched_tokens, limit) if limit else engine.max_num_batched_tokens
 
 
-def _measured_prompt_s(measured: MeasuredSteps, engine: Engine, isl_tokens: int) -> tuple[float, Basis]:
+def prompt_steps(engine: Engine, isl_tokens: int) -> list[StepShape]:
+    """The steps of one prompt alone."""
     chunk = _chunk_tokens(engine)
-    starts = range(0, isl_tokens, chunk)
-    steps = [measured.step(StepShape("prefill", min(chunk, isl_tokens - s), 0, s)) for s in starts]
+    return [StepShape("prefill", min(chunk, isl_tokens - s), 0, s) for s in range(0, isl_tokens, chunk)]
+
+
+def decode_step(times: StepTimes, batch: int, context_tokens: float) -> StepShape:
+    """A decode step of the batch, spread over the stages."""
+    return StepShape("decode", 0, max(1, math.ceil(batch / times.stages)), round(context_tokens))
+
+
+def _sum(measured: MeasuredSteps, shapes: list[StepShape]) -> tuple[float, Basis]:
+    steps = [measured.step(shape) for shape in shapes]
     return sum(seconds for seconds, _ in steps), weakest(basis for _, basis in steps)
 
 

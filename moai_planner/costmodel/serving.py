@@ -29,6 +29,7 @@ from moai_planner.costmodel.measured import MeasuredSteps, measured_steps
 from moai_planner.costmodel.memory import memory_budget
 from moai_planner.costmodel.power import power_w
 from moai_planner.costmodel.transfer import kv_transfer
+from moai_planner.domain.measured import StepShape
 from moai_planner.domain.model import APPROXIMATED_ARCHITECTURES
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.step import StepTimes
@@ -37,6 +38,7 @@ __all__ = [
     "Configuration",
     "Work",
     "breakdown",
+    "collectives_s",
     "kv_transfer",
     "measured_steps_of",
     "memory_budget",
@@ -80,7 +82,30 @@ def measured_steps_of(c: Configuration) -> MeasuredSteps | None:
 
 
 def _measured(c: Configuration, modelled: StepTimes) -> MeasuredSteps:
-    return measured_steps(modelled, {point.shape: point.seconds for point in c.measured})
+    shapes = [point.shape for point in c.measured]
+    errors = [max(point.noise_frac, point.held_out_frac) for point in c.measured]
+    return measured_steps(
+        modelled,
+        {point.shape: point.seconds for point in c.measured},
+        dict(zip(shapes, collectives_s(c, shapes), strict=True)),
+        float(np.median(errors)),
+    )
+
+
+def collectives_s(c: Configuration, shapes: Sequence[StepShape]) -> list[float]:
+    """What a rank timed alone lacks: sums and gathers of tensor ranks, exchange between experts' ranks.
+
+    >>> from moai_planner.costmodel.example import llama_on_h100
+    >>> collectives_s(llama_on_h100(), [StepShape("decode", 0, 8, 512)])
+    [0.0]
+    """
+    w, p = work_of(c), c.parameters
+    gather_s = w.gather_s_per_row / p.collective_bandwidth_frac
+    return [
+        float(op.all_reduce_s(w, p, s.step_tokens) + op.exchange_s(w, p, s.step_tokens))
+        + gather_s * (s.batch + (s.tokens > 0))
+        for s in shapes
+    ]
 
 
 def step_times_of(

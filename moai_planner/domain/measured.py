@@ -52,6 +52,8 @@ class MeasuredPoint:
     "Part of the step outside the model and the sampler: scheduling, output handling."
     wall_s: float
     "Median wall time; equals `seconds` unless the profile is on CPU time."
+    held_out_frac: float = 0.0
+    "Median error of its phase's held-out points in the profile's own test; 0 = not tested."
 
 
 @dataclass(frozen=True)
@@ -75,4 +77,4 @@ class MeasuredProfile:
     "`wall` or `cpu` (CPU time of the engine's only thread): what `seconds` of the points is."
     points: Mapping[Shard, tuple[MeasuredPoint, ...]]
     edges: Mapping[Shard, tuple[StepShape, ...]] = field(default_factory=dict)
-    "Shapes that did not fit into memory."
+    "Shapes that have no time: they did not fit into memory, or the engine ran another batch."

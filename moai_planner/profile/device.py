@@ -65,8 +65,12 @@ class Device:
     memory_bytes: float
 
 
-def require_engine(platform_name: str) -> str:
-    """Version of the installed vLLM; InputError with the one command that installs it for this device."""
+def require_engine(platform_name: str, engine: str = "vllm") -> str:
+    """Version of the installed engine; InputError with the one command that installs it for this device."""
+    if engine == "torch":
+        if importlib.util.find_spec("torch") is None:
+            raise InputError(Problem("torch", "", "is not installed here", "pip install torch"))
+        return importlib.metadata.version("torch").partition("+")[0]
     if importlib.util.find_spec("vllm") is None or importlib.util.find_spec("torch") is None:
         how = _INSTALL.get(platform_name, _INSTALL["cuda"])
         raise InputError(Problem("vllm", "", "is not installed here", f"install it for this device: {how}"))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from moai_planner.domain.measured import StepShape
+from moai_planner.domain.model import Model
 from moai_planner.profile import connector
 
 _ENVIRONMENT = {
@@ -50,6 +51,9 @@ class EngineSettings:
     memory_utilization_frac: float = 0.90
     graphs: bool = True
     seed: int = 0
+    model: Model | None = None
+    "Its layers' sizes, for an engine that reads no config."
+    precision: str = "bf16"
 
 
 @dataclass
@@ -251,4 +255,6 @@ def _mixed(engine: SteppedEngine, shape: StepShape, steps: int) -> Iterator[Step
 
 def _check(shape: StepShape, record: StepRecord, expected: list[tuple[int, int]]) -> None:
     if sorted(record.scheduled) != sorted(expected):
-        raise ShapeMismatch(f"asked for {shape}, the engine ran {sorted(record.scheduled)[:4]} …")
+        ran = " + ".join(f"{n} after {before}" for n, before in sorted(record.scheduled)[:4])
+        more = f" and {len(record.scheduled) - 4} more" if len(record.scheduled) > 4 else ""
+        raise ShapeMismatch(f"the engine ran another batch: {ran or 'nothing'}{more}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,8 @@ from typing import Any
 from moai_planner.domain.measured import MeasuredPoint, Shard
 from moai_planner.domain.model import Model
 from moai_planner.profile import features, fit, picture, report, table
-from moai_planner.profile.session import Outcome
+from moai_planner.profile.session import Outcome, ReadModel
 from moai_planner.profile.shard import divide
-
-ReadModel = Callable[[Mapping[str, Any]], Model]
-"""A Hugging Face config as a model value; the catalog's reader, handed in by the command line."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,21 +11,35 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from moai_planner.domain.measured import MeasuredPoint, Shard, StepShape
-from moai_planner.profile import statistics, sweep
-from moai_planner.profile.engine import (
-    EngineSettings,
-    OutOfMemory,
-    ShapeMismatch,
-    SteppedEngine,
-    run_shape,
-    start,
-)
+from moai_planner.profile import engine as vllm_engine
+from moai_planner.profile import statistics, sweep, torch_engine
+from moai_planner.profile.engine import EngineSettings, OutOfMemory, ShapeMismatch, StepRecord
 from moai_planner.profile.interpolate import interpolate
 from moai_planner.profile.journal import Journal, Visit
+
+
+class Engine(Protocol):
+    """A started engine."""
+
+    kv_tokens: int
+
+    def stop(self) -> None: ...
+
+
+class Runner(Protocol):
+    """What starts an engine and runs one shape on it: the module `engine` or `torch_engine`."""
+
+    def start(self, settings: EngineSettings) -> Engine: ...
+
+    def run_shape(self, engine: Any, shape: StepShape, steps: int) -> list[StepRecord]: ...
+
+
+RUNNERS: dict[str, Runner] = {"vllm": vllm_engine, "torch": torch_engine}
 
 Advance = Callable[[float, str], None]
 """Told after each visit: seconds left of the budget, what was visited."""
@@ -46,20 +60,16 @@ class Task:
     budget_s: float
     "Of the whole run up to the end of this shard: engine starts, earlier shards and killed runs included."
     seed: int
+    runner: Runner = vllm_engine
 
 
-def measure(
-    task: Task,
-    journal: Journal,
-    advance: Advance,
-    start_engine: Callable[[EngineSettings], SteppedEngine] = start,
-) -> None:
+def measure(task: Task, journal: Journal, advance: Advance) -> None:
     """Fill the journal with the shard's points."""
     began = time.monotonic()
-    engine = start_engine(task.settings)
+    engine = task.runner.start(task.settings)
     try:
         limits = _within_kv(task.limits, engine.kv_tokens)
-        _warm_up(engine, limits)
+        _warm_up(engine, task.runner, limits)
         facts = {"kv_tokens": engine.kv_tokens, "start_s": round(time.monotonic() - began, 2)}
         journal.add_engine(task.shard, facts, time.monotonic() - began)
         grid = sweep.coarse_grid(task.limits)
@@ -98,7 +108,7 @@ def _within_kv(limits: sweep.Limits, kv_tokens: int) -> sweep.Limits:
     )
 
 
-def _warm_up(engine: SteppedEngine, limits: sweep.Limits) -> None:
+def _warm_up(engine: Engine, runner: Runner, limits: sweep.Limits) -> None:
     """First steps allocate, compile and load kernels: none of them counts."""
     for shape in (
         StepShape("prefill", min(128, limits.tokens), 0, 0),
@@ -106,11 +116,11 @@ def _warm_up(engine: SteppedEngine, limits: sweep.Limits) -> None:
         StepShape("decode", 0, 1, 64),
         StepShape("decode", 0, min(8, limits.batch), 64),
     ):
-        run_shape(engine, shape, 2)
+        runner.run_shape(engine, shape, 2)
 
 
 def _coarse(
-    engine: SteppedEngine,
+    engine: Engine,
     task: Task,
     journal: Journal,
     grid: tuple[StepShape, ...],
@@ -126,7 +136,7 @@ def _coarse(
 
 
 def _refine(
-    engine: SteppedEngine,
+    engine: Engine,
     task: Task,
     journal: Journal,
     limits: sweep.Limits,
@@ -150,9 +160,7 @@ def _interpolate_log(known: Mapping[StepShape, float], shape: StepShape) -> floa
     return float(np.exp(interpolate(logs, [shape])[0]))
 
 
-def _repeat(
-    engine: SteppedEngine, task: Task, journal: Journal, deadline: _Deadline, advance: Advance
-) -> None:
+def _repeat(engine: Engine, task: Task, journal: Journal, deadline: _Deadline, advance: Advance) -> None:
     while deadline.left_s() > 0:
         wide = {
             shape: statistics.median([v.seconds for v in visits]).width_frac
@@ -174,7 +182,7 @@ def _repeat(
 
 
 def _visit(
-    engine: SteppedEngine,
+    engine: Engine,
     task: Task,
     journal: Journal,
     shape: StepShape,
@@ -186,10 +194,10 @@ def _visit(
     began = time.monotonic()
     try:
         if not journal.visits[task.shard, shape]:
-            run_shape(engine, shape, 2)  # the first time a shape is seen it warms up: dropped
-        records = run_shape(engine, shape, sweep.DECODE_STEPS)
+            task.runner.run_shape(engine, shape, 2)  # the first time a shape is seen it warms up: dropped
+        records = task.runner.run_shape(engine, shape, sweep.DECODE_STEPS)
     except (OutOfMemory, ShapeMismatch) as error:
-        reason = "out of memory" if isinstance(error, OutOfMemory) else str(error)[:120]
+        reason = "out of memory" if isinstance(error, OutOfMemory) else str(error)
         journal.add_edge(task.shard, shape, reason, time.monotonic() - began)
         return
     visit = Visit(

@@ -10,20 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.measured import MeasuredPoint, Shard, StepShape
+from moai_planner.domain.model import Model
 from moai_planner.profile import device as devices
-from moai_planner.profile import run, sweep, table
+from moai_planner.profile import run, sweep, table, torch_engine
 from moai_planner.profile.engine import EngineSettings
 from moai_planner.profile.front_door import ServeSettings
 from moai_planner.profile.journal import Journal, open_journal
 from moai_planner.profile.shard import divide
 
+ReadModel = Callable[[Mapping[str, Any]], Model]
+"""A Hugging Face config as a model value; the catalog's reader, handed in by the command line."""
+ENGINES = tuple(run.RUNNERS)
 _CPU_LIMITS = (2048, 32, 2048)
 _GPU_LIMITS = (8192, 256, 16384)
 _QUANTIZATION = {"bf16": "", "fp8": "fp8"}
@@ -51,6 +55,8 @@ class Request:
     replace: bool = False
     graphs: bool | None = None
     "None: as the platform serves (on for GPUs; a CPU runs eagerly)."
+    engine: str = "vllm"
+    "`vllm`, or `torch`: layers by torch's own operators where vLLM does not run."
     limits: tuple[int, int, int] | None = None
     "Largest step tokens, batch and context; None = the platform's."
 
@@ -113,7 +119,7 @@ def start_s(platform: str) -> float:
 
 
 def folder_of(request: Request, accelerator: str, engine_version: str) -> Path:
-    return request.out / accelerator / f"vllm-{engine_version}"
+    return request.out / accelerator / f"{request.engine}-{engine_version}"
 
 
 def device_facts(request: Request, device: devices.Device, engine_version: str) -> dict[str, Any]:
@@ -124,7 +130,7 @@ def device_facts(request: Request, device: devices.Device, engine_version: str) 
         "device": device.name,
         "platform": device.platform,
         "driver": device.driver,
-        "engine": "vllm",
+        "engine": request.engine,
         "engine_version": engine_version,
         "time_basis": "cpu" if device.platform == "cpu" else "wall",
         "threads": 1 if device.platform == "cpu" else 0,
@@ -132,10 +138,15 @@ def device_facts(request: Request, device: devices.Device, engine_version: str) 
     }
 
 
-def profile_device(request: Request, device: devices.Device, advance: run.Advance) -> Outcome:
-    """Measure what the request asks for, merge it with what is there, and return it (nothing is written)."""
-    quantization(request)  # refuses a format before anything is started
-    version = devices.require_engine(device.platform)
+def profile_device(
+    request: Request, device: devices.Device, advance: run.Advance, read_model: ReadModel | None = None
+) -> Outcome:
+    """Measure what the request asks for, merge it with what is there, and return it (nothing is written).
+
+    `read_model` (a config as a model value) is needed where the engine does not read configs itself.
+    """
+    version = devices.require_engine(device.platform, request.engine)
+    models = _rank_models(request, device, read_model)
     facts = device_facts(request, device, version)
     folder = folder_of(request, device.accelerator, version)
     stem = table_name(request)
@@ -143,7 +154,7 @@ def profile_device(request: Request, device: devices.Device, advance: run.Advanc
     limits = sweep_limits(request, device)
     journal = open_journal(folder / f".{stem}.journal.jsonl", _key(request, facts, limits))
     before = sum(len(visits) for visits in journal.visits.values())
-    _measure_shards(request, device, facts, limits, journal, advance)
+    _measure_shards(request, device, facts, limits, journal, advance, models)
     points = {
         shard: tuple(sorted(run.points(journal, shard).values(), key=_by_shape)) for shard in request.shards
     }
@@ -210,6 +221,7 @@ def _measure_shards(
     limits: sweep.Limits,
     journal: Journal,
     advance: run.Advance,
+    models: Mapping[Shard, Model | None],
 ) -> None:
     if not journal.ceilings:
         import time
@@ -228,13 +240,29 @@ def _measure_shards(
             (folder / "config.json").write_text(json.dumps(divide(dict(request.config), shard)))
             task = run.Task(
                 shard,
-                engine_settings(request, device, folder),
+                replace(engine_settings(request, device, folder), model=models[shard]),
                 limits,
                 str(facts["time_basis"]),
                 request.budget_s * (index + 1) / len(request.shards),
                 request.seed,
+                run.RUNNERS[request.engine],
             )
             run.measure(task, journal, advance)
+
+
+def _rank_models(
+    request: Request, device: devices.Device, read_model: ReadModel | None
+) -> dict[Shard, Model | None]:
+    """Each rank's layers; refuses formats and models that the engine has no kernels for."""
+    if request.engine == "vllm":
+        quantization(request)
+        return dict.fromkeys(request.shards)
+    if read_model is None:
+        raise ValueError(f"{request.engine} reads no config: read_model is missing")
+    models = {shard: read_model(divide(dict(request.config), shard)) for shard in request.shards}
+    for model in models.values():
+        torch_engine.check_model(model, request.precision, device.platform)
+    return models
 
 
 def engine_settings(request: Request, device: devices.Device, folder: Path) -> EngineSettings:
@@ -247,9 +275,10 @@ def engine_settings(request: Request, device: devices.Device, folder: Path) -> E
         max_model_len=min(window, max(limits.tokens, limits.context_tokens) + 64),
         max_num_seqs=limits.batch,
         max_num_batched_tokens=limits.tokens + limits.batch,
-        quantization=quantization(request),
+        quantization=quantization(request) if request.engine == "vllm" else "",
         graphs=limits.graphs,
         seed=request.seed,
+        precision=request.precision,
     )
 
 

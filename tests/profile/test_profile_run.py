@@ -1,6 +1,7 @@
 """The measuring loop with a stand-in engine: what is visited, what a kill costs, what happens at the edge."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,13 +52,14 @@ class StandIn:
         pass
 
 
-def _task(budget_s=0.0):
-    return run.Task(Shard(), SETTINGS, LIMITS, "cpu", budget_s, 0)
+def _task(budget_s=0.0, stand_in=None):
+    runner = SimpleNamespace(start=lambda settings: stand_in, run_shape=engine.run_shape)
+    return run.Task(Shard(), SETTINGS, LIMITS, "cpu", budget_s, 0, runner)
 
 
 def _measure(path, stand_in, budget_s=0.0):
     journal = open_journal(path, {"a": 1})
-    run.measure(_task(budget_s), journal, lambda left, note: None, lambda settings: stand_in)
+    run.measure(_task(budget_s, stand_in), journal, lambda left, note: None)
     return journal
 
 
@@ -104,7 +106,7 @@ def test_another_batch_than_asked_for_is_refused():
     """Law: a step whose scheduler output is not the asked shape is never recorded."""
     stand_in = StandIn()
     stand_in.add(7, 3, 6)
-    with pytest.raises(engine.ShapeMismatch):
+    with pytest.raises(engine.ShapeMismatch, match=r"another batch: 1 after 6"):
         engine.run_shape(stand_in, sweep.StepShape("prefill", 64, 0, 0), 1)
 
 

@@ -1,12 +1,14 @@
 """A whole run with a stand-in engine: files, merging, refusal, fit."""
 
+from types import SimpleNamespace
+
 import pytest
 from profile_models import small_model
 from test_profile_run import StandIn
 
 from moai_planner.domain.errors import InputError
 from moai_planner.domain.measured import Shard
-from moai_planner.profile import ceilings, device, results, run, session, table
+from moai_planner.profile import ceilings, device, engine, results, run, session, table
 from moai_planner.profile.small_models import SMALL_MODELS
 
 HERE = device.Device("cpu", "a processor", "cpu", "", 1, 8e9)
@@ -17,13 +19,9 @@ CEILINGS = {"copy_bytes_per_s": 1e10, "matrix_bf16_flop_per_s": 1e11}
 def profiled(tmp_path, monkeypatch):
     """Profile with the stand-in engine and write the files; returns outcome and results."""
     version = ["0.32.0"]
-    real = run.measure
-
-    def measure(task, journal, advance):
-        return real(task, journal, advance, lambda settings: StandIn())
-
-    monkeypatch.setattr(run, "measure", measure)
-    monkeypatch.setattr(device, "require_engine", lambda platform: version[0])
+    stand_in = SimpleNamespace(start=lambda settings: StandIn(), run_shape=engine.run_shape)
+    monkeypatch.setitem(run.RUNNERS, "vllm", stand_in)
+    monkeypatch.setattr(device, "require_engine", lambda platform, engine: version[0])
     monkeypatch.setattr(ceilings, "measure_ceilings", lambda platform: CEILINGS)
 
     def profile(here=HERE, engine_version="0.32.0", date="2026-11-21", **changes):

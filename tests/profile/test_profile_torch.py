@@ -1,0 +1,125 @@
+"""Layers timed by torch alone: refusals without it; with it (mark `engine`) the files, the kinds, a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import yaml
+from profile_models import small_model
+
+from moai_planner.domain.errors import InputError
+from moai_planner.domain.measured import Shard, StepShape
+from moai_planner.profile import engine, sweep, table, torch_engine, torch_layers
+
+SMALL = ["--max-tokens", "128", "--max-batch", "4", "--max-context", "128"]
+LIMITS = sweep.Limits(128, 4, 128, 1 << 30, graphs=False)
+
+
+def test_what_torch_lacks_is_refused_before_anything_is_allocated():
+    """Formats and attention forms without an operator: every problem at once."""
+    dense = small_model("tiny-dense")
+    linear = replace(dense, attention=(replace(dense.attention[0], kind="linear"),))
+    with pytest.raises(InputError) as caught:
+        torch_engine.check_model(linear, "mxfp4", "cuda")
+    assert {p.file for p in caught.value.problems} == {"--precision", "--model"}
+    sparse = replace(dense, attention=(replace(dense.attention[0], sparse_top_k_tokens=64),))
+    with pytest.raises(InputError, match="sparse"):
+        torch_engine.check_model(sparse, "bf16", "cpu")
+    torch_engine.check_model(dense, "bf16", "cpu")
+
+
+def test_layers_timed_are_more_than_a_cache_and_no_more_than_there_are():
+    """Small layers all, large ones two."""
+    model = small_model("dense-100m")
+    part = model.attention[0]
+    assert torch_layers.copies(part.layers, torch_layers.attention_bytes(model, part, fp8=False)) == 12
+    assert torch_layers.copies(80, torch_layers._TIMED_BYTES) == 2
+
+
+def _command(out, *flags):
+    return [
+        sys.executable, "-m", "moai_planner.cli.main", "profile", "--engine", "torch", "--accelerator", "cpu",
+        "--date", "2026-11-21", "--out", str(out), *flags,
+    ]  # fmt: skip
+
+
+def _profile(out, *flags):
+    done = subprocess.run(_command(out, *flags), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.engine
+def test_files_are_the_engines_but_for_the_name(tmp_path):
+    """Same table, same sweep, two shards; filed and named as torch's."""
+    out = _profile(tmp_path, "--model", "tiny-dense", "--tp", "1,2", "--budget", "20s", "--json", *SMALL)
+    (csv,) = tmp_path.glob("cpu/torch-*/tiny-dense.csv")
+    profile = table.read_profile(csv)
+    meta = yaml.safe_load((csv.parent / "meta.yaml").read_text())
+    assert (profile.engine, meta["engine"]) == ("torch", "torch") and meta["time_basis"] == "cpu"
+    assert {"matrix_bf16_flop_per_s", "copy_bytes_per_s"} <= set(meta["ceilings"])
+    assert set(profile.points) == {Shard(1), Shard(2)} and set(out["fit"]) == {"tp1-ep1", "tp2-ep1"}
+    for points in profile.points.values():
+        assert {p.shape for p in points} >= set(sweep.coarse_grid(LIMITS))
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", ["tiny-moe", "tiny-mla"])
+def test_expert_and_latent_models(tmp_path, name):
+    """Experts (with a share of them too) and latent attention run through the same sweep."""
+    _profile(tmp_path, "--model", name, "--ep", "4", "--budget", "10s", "--json", *SMALL)
+    (csv,) = tmp_path.glob(f"cpu/torch-*/{name}.csv")
+    points = table.read_profile(csv).points[Shard(1, 4)]
+    assert {p.shape for p in points} >= set(sweep.coarse_grid(LIMITS))
+
+
+@pytest.mark.engine
+def test_windows_and_depth(tmp_path):
+    """A windowed layer reads less context; twice the layers take about twice the time."""
+    model = small_model("dense-40m")
+    part = model.attention[0]
+    windowed = replace(model, attention=(replace(part, window_tokens=64),))
+    settings = engine.EngineSettings(tmp_path, "cpu", 2048, 32, 2048, model=model)
+    shape = StepShape("decode", 0, 32, 2000)
+
+    def seconds(one, asked=shape):
+        bench = torch_engine.start(replace(settings, model=one))
+        return min(record.cpu_s for record in torch_engine.run_shape(bench, asked, 5))
+
+    assert seconds(windowed) < 0.7 * seconds(model)
+    assert seconds(windowed, StepShape("prefill", 300, 0, 200)) > 0
+    deeper = tuple(replace(one, layers=16) for one in (*model.attention, *model.feed_forward))
+    twice = replace(model, layers=16, attention=deeper[:1], feed_forward=deeper[1:])
+    assert 1.2 < seconds(twice) / seconds(model) < 3.0
+
+
+@pytest.mark.engine
+def test_a_kill_is_resumed(tmp_path):
+    """Kill -9, run again: the journal's visits are kept."""
+    flags = ("--model", "tiny-dense", "--budget", "15s", "--json", *SMALL)
+    process = subprocess.Popen(
+        _command(tmp_path, *flags),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        journal = None
+        while time.monotonic() < deadline:
+            journal = next(tmp_path.glob("cpu/*/.tiny-dense.journal.jsonl"), None)
+            if journal and journal.read_bytes().count(b"\n") > 20:
+                break
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+    before = len(journal.read_text().splitlines())
+    assert _profile(tmp_path, *flags)["resumed_lines"] >= before - 2
