@@ -7,42 +7,14 @@ len(measurements.runs) + len(measurements.unsupported)         # = rows of the f
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, SPLITS, Measurements, Run, Unsupported, Workers
-from moai_planner.domain.errors import InputError, Problem
+from moai_planner.accuracy.measurement_table import Row, Table, low_frac, parse_table, read_table
+from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, Measurements, Run, Unsupported, Workers
 from moai_planner.domain.units import MILLI, parse
 
-_ENGINE = ("tp", "ep", "dp", "pp")
-_POOLS = tuple(
-    f"{role}_{name}"
-    for role in ("prefill", "decode")
-    for name in ("accelerator", "workers", "tp", "ep", "dp")
-)
-_LOAD = ("isl", "osl", "isl_mean", "osl_mean", "length_spread", "concurrency", "request_rate", "n_requests")
-_HEAD = ("id", "source", "date", "model", "precision", "engine", "engine_version", "topology", "accelerator")
-COLUMNS = (
-    *_HEAD,
-    "n_accelerators",
-    *_ENGINE,
-    *_POOLS,
-    "kv_connector",
-    "spec_decode",
-    *_LOAD,
-    "prefix_hit_frac",
-)
-TAIL = ("notes", "split", "certainty", "licence", "url")
-REQUIRED = ("id", "model", "engine", "topology", "accelerator")
-_TEXTS = (*_HEAD, "prefill_accelerator", "decode_accelerator", "kv_connector", "spec_decode", "length_spread")
-_NUMBERS = tuple(name for name in COLUMNS if name not in _TEXTS)
-_COUNTS = frozenset(name for name in _NUMBERS if not name.startswith(("isl", "osl", "request", "prefix")))
-_SPREAD = re.compile(r"uniform (\d*\.?\d+)-(\d*\.?\d+)\Z")
 REQUESTS_PER_CONCURRENCY = 10
 "Requests of a closed-loop run that states no number (InferenceX and its descendants send ten times)."
 STEADY_TURNS = 1000
@@ -55,114 +27,31 @@ SHARED_PREFIX_HIT_FRAC = 0.9
 
 def read_measurements(path: Path) -> Measurements:
     """Read a table. InputError with every problem of the file."""
-    return parse_measurements(_text(path), str(path))
+    return _measurements(read_table(path))
 
 
 def parse_measurements(text: str, file: str) -> Measurements:
     """The same from text."""
-    reader = csv.DictReader(io.StringIO(text))
-    problems = _header_problems(reader.fieldnames, file)
-    if problems:
-        raise InputError(problems)
-    runs: list[Run] = []
-    unsupported: list[Unsupported] = []
-    seen: set[str] = set()
-    for cells in reader:
-        line = reader.line_num
-        found = _row_problems(cells, file, line, seen)
-        problems += found
-        if found:
-            continue
-        outcome = _read_row(cells)
-        (runs if isinstance(outcome, Run) else unsupported).append(outcome)
-    if problems:
-        raise InputError(problems)
-    if not runs and not unsupported:
-        raise InputError(Problem(file, "rows", "", "give at least one run below the header"))
-    return Measurements(tuple(runs), tuple(unsupported))
+    return _measurements(parse_table(text, file))
 
 
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-    except (OSError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(
-            Problem(str(path), "", reason, "give a measurements table (.csv or .csv.gz)")
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(Problem(str(path), "", "not UTF-8 text", "save the table as UTF-8 CSV")) from error
-
-
-def _header_problems(names: list[str] | None, file: str) -> list[Problem]:
-    known = {*COLUMNS, *METRICS, *TAIL}
-    names = list(names or ())
-    problems = [Problem(file, "line 1", n, "remove or rename this column") for n in names if n not in known]
-    problems += [Problem(file, "line 1", "", f"add the column {n}") for n in REQUIRED if n not in names]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    return problems + [Problem(file, "line 1", n, "name each column once") for n in twice]
-
-
-def _row_problems(cells: Mapping, file: str, line: int, seen: set[str]) -> list[Problem]:
-    if None in cells or None in cells.values():
-        return [Problem(file, f"line {line}", "", "give as many cells as the header has")]
-    where = f"line {line}"
-    problems = [
-        Problem(file, f"{where}, {n}", "", "fill this cell") for n in REQUIRED if not cells[n].strip()
-    ]
-    for name in (*_NUMBERS, *METRICS):
-        text = cells.get(name, "")
-        if text and not _is_number(text, name):
-            kind = "a whole number, 1 or more" if name in _COUNTS else "a finite number above 0"
-            kind = "a share from 0 to 1" if name == "prefix_hit_frac" else kind
-            problems.append(Problem(file, f"{where}, {name}", text, f"write {kind} or leave it empty"))
-    if cells["topology"] not in ("colocated", "disaggregated"):
-        problems.append(
-            Problem(file, f"{where}, topology", cells["topology"], "write colocated or disaggregated")
-        )
-    split = cells.get("split", "")
-    if split and split not in SPLITS:
-        problems.append(Problem(file, f"{where}, split", split, f"write one of {', '.join(SPLITS)}"))
-    spread = cells.get("length_spread", "")
-    if spread and _low_frac(spread) is None:
-        problems.append(Problem(file, f"{where}, length_spread", spread, "write fixed or uniform 0.8-1.0"))
-    if cells["id"] in seen:
-        problems.append(Problem(file, f"{where}, id", cells["id"], "give each run an id of its own"))
-    seen.add(cells["id"])
-    return problems
-
-
-def _is_number(text: str, name: str) -> bool:
-    try:
-        number = float(text)
-    except ValueError:
-        return False
-    if not math.isfinite(number):
-        return False
-    if name == "prefix_hit_frac":
-        return 0 <= number <= 1
-    return number >= 1 and number.is_integer() if name in _COUNTS else number > 0
-
-
-def _low_frac(spread: str) -> float | None:
-    if spread in ("", "fixed"):
-        return 1.0
-    match = _SPREAD.match(spread)
-    if match is None or not 0 < float(match[1]) <= float(match[2]):
-        return None
-    return float(match[1]) / float(match[2])
+def _measurements(table: Table) -> Measurements:
+    outcomes = [_read_row(row) for row in table.rows]
+    return Measurements(
+        tuple(one for one in outcomes if isinstance(one, Run)),
+        tuple(one for one in outcomes if isinstance(one, Unsupported)),
+        table.ignored,
+    )
 
 
 class _Missing(Exception):
     """The row lacks something a prediction needs; the text is the reason shown."""
 
 
-def _read_row(cells: Mapping[str, str]) -> Run | Unsupported:
-    number = {name: float(cells[name]) for name in (*_NUMBERS, *METRICS) if cells.get(name)}
-    assumed: list[str] = []
+def _read_row(row: Row) -> Run | Unsupported:
+    cells, assumed = row.cells, []
     try:
-        return _run(cells, number, assumed)
+        return _run(cells, dict(row.numbers), assumed)
     except _Missing as missing:
         return Unsupported(cells["id"], cells.get("source", ""), cells.get("split", ""), str(missing))
 
@@ -176,16 +65,22 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
     if rate and "request_rate" not in number:
         number["request_rate"] = float(rate[1])
     arrivals = _arrivals(number, notes)
-    concurrency = int(number.get("concurrency", 0))
+    concurrency = number.get("concurrency", 0.0)
     requests = int(number.get("n_requests", 0))
+    if not requests and not concurrency and arrivals in ("static", "offline"):
+        raise _Missing("neither concurrency nor n_requests is given")
     if not requests:
         turns = STEADY_TURNS if arrivals == "open" else REQUESTS_PER_CONCURRENCY
-        requests = concurrency if arrivals == "static" else max(1, concurrency) * turns
+        requests = max(1, round(concurrency if arrivals == "static" else max(1, concurrency) * turns))
         assumed.append(f"n_requests {requests}")
     if "steady state only" in notes:
-        requests = max(requests, concurrency * STEADY_TURNS)  # ramp and drain were cut off
+        requests = max(requests, round(concurrency * STEADY_TURNS))  # ramp and drain were cut off
     if arrivals == "static":
-        requests = concurrency = concurrency or requests
+        requests = concurrency = max(1, round(concurrency)) if concurrency else requests
+    elif arrivals == "offline":
+        concurrency = concurrency or requests
+    elif concurrency:
+        concurrency = min(concurrency, requests)  # no more in flight than were sent
     hit_frac = number.get("prefix_hit_frac", 0.0)
     if "prefix_hit_frac" not in number and "shared_prefix" in notes and "prefix cache on" in notes:
         hit_frac = SHARED_PREFIX_HIT_FRAC
@@ -203,7 +98,7 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         arrivals=arrivals,
         isl_tokens=isl,
         osl_tokens=osl,
-        length_low_frac=_low_frac(cells.get("length_spread", "")) or 1.0,
+        length_low_frac=low_frac(cells.get("length_spread", "")) or 1.0,
         concurrency=concurrency,
         request_rate=number.get("request_rate", 0.0),
         requests=requests,

@@ -68,8 +68,8 @@ class Run:
     "Mean generated length."
     length_low_frac: float
     "Lengths are uniform between this fraction of the longest and the longest; 1 = fixed."
-    concurrency: int
-    "0 = no limit."
+    concurrency: float
+    "0 = no limit. A fraction is the mean number in flight."
     request_rate: float
     "0 = not by a rate."
     requests: int
@@ -127,3 +127,5 @@ class Measurements:
 
     runs: tuple[Run, ...]
     unsupported: tuple[Unsupported, ...]
+    ignored: tuple[str, ...] = ()
+    "Columns of the table that nothing reads."

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,6 +50,21 @@ def accelerator(reference: str, file: str = "accelerator", field: str = "") -> A
     raise InputError(
         Problem(file, field, f"unknown accelerator {reference!r}", near(reference, accelerator_ids()))
     )
+
+
+def accelerator_named(board: str) -> str:
+    """The id for a product name as drivers and Kubernetes labels write it; empty when none fits.
+
+    >>> accelerator_named("NVIDIA-H100-80GB-HBM3"), accelerator_named("AMD Instinct MI300X OAM")
+    ('h100_sxm', 'mi300x')
+    >>> accelerator_named("NVIDIA A100-SXM4-40GB"), accelerator_named("NVIDIA RTX A6000")
+    ('a100_sxm_40gb', '')
+    """
+    words = set(re.sub(r"\b(sxm)\d\b", r"\1", board.lower().replace("_", " ")).replace("-", " ").split())
+    whole = [name for name in accelerator_ids() if set(name.split("_")) <= words]
+    if whole:
+        return max(whole, key=lambda name: len(name.split("_")))
+    return next((SHORT_NAMES[word] for word in sorted(words) if word in SHORT_NAMES), "")
 
 
 @lru_cache(maxsize=128)
