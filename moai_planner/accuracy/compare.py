@@ -134,10 +134,16 @@ def unpredicted(prepared: Prepared, pairs: Sequence[Pair]) -> tuple[Unsupported,
     """Runs none of whose metrics has a prediction."""
     answered = {pair.run.id for pair in pairs}
     return tuple(
-        Unsupported(run.id, run.source, run.split, "no metric of this row is predicted")
+        Unsupported(run.id, run.source, run.split, _why_not(run))
         for run in prepared.runs
         if run.id not in answered
     )
+
+
+def _why_not(run: Run) -> str:
+    if not run.metrics:
+        return "no metric was measured"
+    return f"no metric of this row is predicted ({', '.join(run.metrics)})"
 
 
 def _round(number: float) -> float:

@@ -67,8 +67,11 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
     arrivals = _arrivals(number, notes)
     concurrency = number.get("concurrency", 0.0)
     requests = int(number.get("n_requests", 0))
-    if not requests and not concurrency and arrivals in ("static", "offline"):
+    if not requests and not concurrency and arrivals == "static":
         raise _Missing("neither concurrency nor n_requests is given")
+    if not requests and not concurrency and arrivals == "offline":
+        requests = STEADY_TURNS  # enough to be saturated
+        assumed.append(f"n_requests {requests}")
     if not requests:
         turns = STEADY_TURNS if arrivals == "open" else REQUESTS_PER_CONCURRENCY
         requests = max(1, round(concurrency if arrivals == "static" else max(1, concurrency) * turns))
@@ -144,10 +147,14 @@ def _arrivals(number: Mapping[str, float], notes: str) -> str:
 
 
 def _workers(cells: Mapping[str, str], number: dict[str, float], assumed: list[str]) -> tuple[Workers, ...]:
-    if cells["topology"] == "colocated":
-        return (_colocated(cells, number, assumed),)
     engines = cells["engine"].split("+")
     accelerators = cells["accelerator"].split("+")
+    if cells["topology"] == "colocated":
+        if len(engines) > 1 or len(accelerators) > 1:
+            raise _Missing("colocated on more than one kind of accelerator or engine")
+        return (_colocated(cells, number, assumed),)
+    if len(engines) > 2 or len(accelerators) > 2:
+        raise _Missing("more than one kind of prefill or decode worker")
     return tuple(
         _pool(
             role,

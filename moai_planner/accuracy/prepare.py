@@ -44,6 +44,7 @@ asynchronous scheduling on by default). An engine that states no release is take
 MEMORY_FRAC = 0.9
 HIGHEST_MEMORY_FRAC = 0.97
 """What is taken where the usual share leaves no room for one request: whoever ran it raised the share."""
+LONGEST_REASON, SHOWN = 300, 40
 SMALLEST_TABLE = 256
 LARGEST_TABLE = 8192
 _ARRIVALS = {
@@ -96,8 +97,10 @@ class _CannotPredict(Exception):
 
 
 def _reason(problem: Problem) -> str:
-    """What is wrong, in words: the value when it says so by itself (an unknown name), else everything."""
-    return problem.value if " " in problem.value else str(problem)
+    """What is wrong and what would help, in words: the place only where the value does not say it all."""
+    named = problem.value.startswith("unknown ")
+    said = f"{problem.value} ({problem.remedy})" if named else str(problem)
+    return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}…"
 
 
 def _left_out(run: Run, reason: str) -> Unsupported:
@@ -223,7 +226,7 @@ def _network_share(c: Configuration) -> float:
 def _precision(run: Run, model: Model) -> Precision:
     name = run.precision or model.native_precision
     if name not in PRECISIONS:
-        raise _CannotPredict(f"precision {name} is not known")
+        raise _CannotPredict(f"precision {name[:SHOWN]} is not known (one of {', '.join(PRECISIONS)})")
     precision = PRECISIONS[name]
     return precision.with_kv(run.kv) if run.kv else precision
 

@@ -30,7 +30,7 @@ from moai_planner.accuracy.result_values import Result, Setup, run_of
 from moai_planner.accuracy.run import Measurements, Run, Unsupported
 from moai_planner.domain.errors import InputError, Problem
 
-__all__ = ["Setup", "read_any"]
+__all__ = ["Setup", "is_table", "read_any"]
 
 READERS = (
     ("vllm bench serve", recognises_vllm, read_vllm),
@@ -43,9 +43,14 @@ TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 GZIP_MAGIC = b"\x1f\x8b"
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file is a measurements table, by its name."""
+    return path.name.lower().endswith(TABLES)
+
+
 def read_any(path: Path, setup: Setup, boards: Boards = lambda board: "") -> Measurements:
     """A measurements table by its suffix, else the result file of a tool."""
-    if path.name.lower().endswith(TABLES):
+    if is_table(path):
         return read_measurements(path)
     results = [
         (f"{path.stem}-{number}" if count == 1 else f"{path.stem}-{number}.{index}", result)

@@ -47,9 +47,9 @@ def accelerator(reference: str, file: str = "accelerator", field: str = "") -> A
         return _read(data_root() / FOLDER / f"{reference}.yaml")
     if reference.endswith((".yaml", ".yml")):
         return _read(Path(reference))
-    raise InputError(
-        Problem(file, field, f"unknown accelerator {reference!r}", near(reference, accelerator_ids()))
-    )
+    meant = accelerator_named(reference)
+    remedy = f"did you mean {meant}?" if meant else near(reference, accelerator_ids())
+    raise InputError(Problem(file, field, f"unknown accelerator {reference!r}", remedy))
 
 
 def accelerator_named(board: str) -> str:

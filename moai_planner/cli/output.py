@@ -21,6 +21,10 @@ from typing import Any
 
 from moai_planner.domain.errors import InputError, Problem
 
+NARROWEST_TEXT = 12
+"""Characters below which a column of text is not folded further."""
+UNLIMITED_WIDTH = 100_000
+
 
 def print_json(value: Any) -> None:
     """Write one JSON document to stdout, keys in the order given."""
@@ -35,7 +39,9 @@ def note(text: str) -> None:
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: Sequence[str] = ()
 ) -> None:
-    """A table on stdout. Columns of numbers are right-aligned; nothing is cut when the output is a file."""
+    """A table on stdout, nothing cut. Columns of numbers are right-aligned and never folded; a terminal that is
+    too narrow for them wraps whole lines.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -43,10 +49,14 @@ def print_table(
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        longest = max(len(str(cell)) for cell in (column, *(row[index] for row in rows)))
+        width = longest if numeric else min(longest, NARROWEST_TEXT)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", min_width=width)
     for row in rows:
         table.add_row(*(_text(cell) for cell in row))
     console = _console(sys.stdout)
+    least = console.measure(table, options=console.options.update(max_width=UNLIMITED_WIDTH)).minimum
+    console.width = max(console.width, least)
     with console.capture() as captured:
         if title:
             console.print(Text(title, style="bold"))

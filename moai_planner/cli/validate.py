@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-FEW = 20
+MOST_AS_PERCENT = 100.0
+"""Relative errors above it are shown as factors."""
 
 
 def validate(
@@ -20,6 +21,7 @@ def validate(
     on: Annotated[str, typer.Option(help="Result files: the accelerator.")] = "",
     tp: Annotated[int, typer.Option(min=1, help="Result files: tensor-parallel devices.")] = 1,
     dp: Annotated[int, typer.Option(min=1, help="Result files: data-parallel ranks.")] = 1,
+    ep: Annotated[int, typer.Option(min=1, help="Result files: ranks that hold different experts.")] = 1,
     replicas: Annotated[int, typer.Option(min=1, help="Result files: engine instances.")] = 1,
     engine: Annotated[str, typer.Option(help="Result files: the engine.")] = "vllm",
     precision: Annotated[str, typer.Option(help="Result files: precision of the weights.")] = "",
@@ -27,52 +29,122 @@ def validate(
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Predict measured runs and show the error by source, model, accelerator, topology and metric."""
-    from moai_planner.accuracy.compare import as_json, group, pairs_of, unpredicted
+    from moai_planner.accuracy.compare import as_json, pairs_of, unpredicted
     from moai_planner.accuracy.prepare import prepare
-    from moai_planner.accuracy.result_files import Setup, read_any
-    from moai_planner.accuracy.run import SPLITS
-    from moai_planner.catalog.accelerators import accelerator
+    from moai_planner.accuracy.result_files import Setup, is_table, read_any
+    from moai_planner.accuracy.run import Measurements
+    from moai_planner.catalog.accelerators import accelerator, accelerator_named
     from moai_planner.catalog.models import model as model_of
     from moai_planner.catalog.parameters import parameters_for
     from moai_planner.cli.output import print_json
-    from moai_planner.domain.errors import InputError, Problem
 
-    limit = _tolerance(tolerance)
-    if split and split not in SPLITS:
-        raise InputError(Problem("--split", "", split, f"write one of {', '.join(SPLITS)}"))
-    measurements = read_any(file, Setup(model, on, engine, precision, tp, dp, replicas))
-    runs = [run for run in measurements.runs if split in ("", run.split)]
-    unreadable = [row for row in measurements.unsupported if split in ("", row.split)]
+    setup = Setup(model, on, engine, precision, tp, dp, replicas, ep)
+    limit = _check_options(split, tolerance, setup, is_table(file))
+    measurements = read_any(file, setup, accelerator_named)
+    runs = tuple(run for run in measurements.runs if split in ("", run.split))
+    unreadable = tuple(row for row in measurements.unsupported if split in ("", row.split))
+    _check_split(file, split, measurements, len(runs) + len(unreadable))
     prepared = prepare(runs, model_of, accelerator, parameters_for)
     pairs = pairs_of(prepared)
     unsupported = (*unreadable, *prepared.unsupported, *unpredicted(prepared, pairs))
+    _notes(Measurements(prepared.runs, (), measurements.ignored), pairs)
     if json:
         print_json(as_json(pairs, unsupported))
     else:
         _show(pairs, unsupported, len(runs) + len(unreadable), rows)
     if limit is not None:
-        worst = [g for g in group(pairs, lambda pair: (pair.metric,)) if g.median_ape > limit]
-        if worst:
-            raise typer.Exit(3)
+        _judge(pairs, limit)
 
 
-def _tolerance(text: str) -> float | None:
+def _check_options(split: str, tolerance: str, setup, table: bool) -> float | None:
+    """Every problem of the flags at once. The tolerance, None without one."""
+    from moai_planner.accuracy.result_files import Setup
+    from moai_planner.accuracy.run import SPLITS
+    from moai_planner.catalog.accelerators import accelerator
+    from moai_planner.catalog.models import model
+    from moai_planner.catalog.yaml_file import near
     from moai_planner.domain.errors import InputError, Problem
+    from moai_planner.domain.precision import PRECISIONS
     from moai_planner.domain.units import UnitError, parse
 
-    if not text:
-        return None
+    problems: list[Problem] = []
+    limit = None
+    if split and split not in SPLITS:
+        problems.append(Problem("--split", "", split, f"write one of {', '.join(SPLITS)}"))
     try:
-        return parse(text, "frac")
+        limit = parse(tolerance, "frac") if tolerance else None
     except UnitError as error:
-        raise InputError(Problem("--tolerance", "", text, str(error))) from error
+        problems.append(Problem("--tolerance", "", tolerance, str(error)))
+    if table and setup != Setup(engine="vllm", tp=1, dp=1, ep=1, replicas=1):
+        remedy = "leave these out: each row of a table names its own"
+        problems.append(Problem("--model, --on, --tp …", "", "only for result files", remedy))
+    for flag, name, find in (("--on", setup.accelerator, accelerator), ("--model", setup.model, model)):
+        try:
+            if name and not table:
+                find(name, flag)
+        except InputError as error:
+            problems += error.problems
+    if setup.precision and setup.precision not in PRECISIONS:
+        problems.append(Problem("--precision", "", setup.precision, near(setup.precision, PRECISIONS)))
+    if problems:
+        raise InputError(problems)
+    return limit
+
+
+def _check_split(file: Path, split: str, measurements, found: int) -> None:
+    from moai_planner.domain.errors import InputError, Problem
+
+    if found:
+        return
+    every = (*measurements.runs, *measurements.unsupported)
+    there = sorted({row.split or "none" for row in every})
+    raise InputError(Problem(str(file), "split", split, f"no row has it; there is {', '.join(there)}"))
+
+
+def _notes(measurements, pairs) -> None:
+    """What was left aside or carried over, on stderr."""
+    from collections import Counter
+
+    from moai_planner.accuracy.families import FAMILIES
+    from moai_planner.catalog.yaml_file import near
+    from moai_planner.cli.output import note
+
+    if measurements.ignored:
+        note(f"columns that nothing here reads: {', '.join(measurements.ignored)}")
+    known = sorted({family.engine for family in FAMILIES})
+    used = Counter(workers.engine for run in measurements.runs for workers in run.workers)
+    for engine, count in sorted(used.items()):
+        if engine not in known:
+            hint = near(engine, known)
+            note(f"engine {engine} ({count} rows) is not known: predicted as vllm ({hint})")
+    answered = {(pair.run.id, pair.metric) for pair in pairs}
+    left = Counter(
+        name for run in measurements.runs for name in run.metrics if (run.id, name) not in answered
+    )
+    if left:
+        shown = ", ".join(f"{name} ({count})" for name, count in sorted(left.items()))
+        note(f"measured, but not predicted (rows): {shown}")
+
+
+def _judge(pairs, limit: float) -> None:
+    """Exit 3 when a metric misses the tolerance, or none could be compared."""
+    from moai_planner.accuracy.compare import group
+    from moai_planner.cli.output import note
+
+    missed = [g for g in group(pairs, lambda pair: (pair.metric,)) if g.median_ape > limit]
+    for g in missed:
+        note(f"no: the median error of {g.labels[0]} is {_percent(g.median_ape)}, above {limit:.3g}")
+    if not pairs:
+        note("no: nothing could be compared")
+    if missed or not pairs:
+        raise typer.Exit(3)
 
 
 def _show(pairs, unsupported, total: int, every: bool) -> None:
     from collections import Counter
 
     from moai_planner.accuracy.compare import GROUP_LABELS, group, group_labels
-    from moai_planner.cli.output import print_table
+    from moai_planner.cli.output import print_table, print_text
 
     if every:
         columns = ("id", "metric", "measured", "predicted", "low", "high", "basis")
@@ -81,6 +153,10 @@ def _show(pairs, unsupported, total: int, every: bool) -> None:
     print_table("Error by group", columns, [_cells(g) for g in group(pairs, group_labels)])
     summary = [_cells(g) for g in group(pairs, lambda p: (p.run.split, p.metric))]
     print_table("All together", ("split", "metric", "n", "MAPE", "median", "bias", "coverage"), summary)
+    counted = f"{total} rows: {total - len(unsupported)} predicted, {len(unsupported)} not."
+    if not unsupported:
+        print_text(counted)
+        return
     reasons = Counter((row.source, row.reason) for row in unsupported)
     print_table(
         "Not predicted",
@@ -89,7 +165,7 @@ def _show(pairs, unsupported, total: int, every: bool) -> None:
             (*key, count, next(row.id for row in unsupported if (row.source, row.reason) == key))
             for key, count in sorted(reasons.items())
         ],
-        notes=(f"{total} rows: {total - len(unsupported)} predicted, {len(unsupported)} not.",),
+        notes=(counted,),
     )
 
 
@@ -97,11 +173,15 @@ def _cells(g) -> tuple:
     return (
         *g.labels,
         g.n,
-        f"{g.mape:.1%}",
-        f"{g.median_ape:.1%}",
-        f"{g.bias:+.1%}",
+        _percent(g.mape),
+        _percent(g.median_ape),
+        _percent(g.bias, "+"),
         f"{g.coverage:.0%}",
     )
+
+
+def _percent(error: float, sign: str = "") -> str:
+    return f"{error:{sign}.1%}" if abs(error) < MOST_AS_PERCENT else f"x {error:{sign}.3g}"
 
 
 def _row(pair) -> tuple:
