@@ -39,8 +39,8 @@ def note(text: str) -> None:
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], notes: Sequence[str] = ()
 ) -> None:
-    """A table on stdout, nothing cut. Columns of numbers are right-aligned and never folded; a terminal that is
-    too narrow for them wraps whole lines.
+    """A table on stdout, nothing cut. Columns of numbers are right-aligned and never folded; a terminal too
+    narrow for them wraps whole lines.
     """
     from rich import box
     from rich.table import Table
