@@ -1,6 +1,6 @@
 """Public operator timings as rows of (device, number format, shape, seconds) for `operator_anchors.py`.
 
-Tables lie beside the project (`../shared/data/operators`, or `MOAI_SHARED_DATA`). Every reader's frame has
+Tables lie beside the project (a sibling folder, or `MOAI_SHARED_DATA`). Every reader's frame has
 `device`, `number_format`, `kind` (a table or kernel), `shape` (what is left out together), `s`, and
     products    rows, weights            experts     rows (token copies), touched, weights (of one expert)
     decode      kv_bytes, rows           prompts     flop           all_reduce  ranks, bytes

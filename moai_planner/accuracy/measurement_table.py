@@ -23,7 +23,7 @@ from pathlib import Path
 
 from moai_planner.accuracy.run import METRICS, SPLITS
 from moai_planner.domain.errors import InputError, Problem
-from moai_planner.domain.units import MILLI
+from moai_planner.domain.units import GIGA, MILLI
 
 _ENGINE = ("tp", "ep", "dp", "pp")
 _POOLS = tuple(
@@ -63,7 +63,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
 _SPREAD = re.compile(r"uniform (\d*\.?\d+)-(\d*\.?\d+)\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 TOPOLOGIES = ("colocated", "disaggregated")
-LARGEST = 1_000_000_000.0
+LARGEST = GIGA
 """No length, count, rate or time in milliseconds of a serving run is above this, or below one over it."""
 WRONG_UNIT = 100.0
 """Latencies that disagree by more than this factor are in different units (seconds beside milliseconds)."""
