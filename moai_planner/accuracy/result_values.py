@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moai_planner.accuracy.run import METRICS, Run, Unsupported, Workers
-from moai_planner.domain.units import MILLI
+from moai_planner.domain.units import MICRO, MILLI, NANO
 
-SECONDS = {"s": 1.0, "ms": MILLI, "us": MILLI * MILLI, "ns": MILLI * MILLI * MILLI}
+SECONDS = {"s": 1.0, "ms": MILLI, "us": MICRO, "ns": NANO}
 _UNIT_NAMES = {"seconds": "s", "sec": "s", "milliseconds": "ms", "microseconds": "us", "nanoseconds": "ns"}
 UNLIMITED = float("inf")
 """Concurrency of a run that sends all its requests at once."""
