@@ -14,9 +14,6 @@ from moai_planner.costmodel.serving import parameter_columns, stack, step_times_
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.units import MILLI
 
-RARE = 0.01
-"""Steps rarer than this are not seen by a p99 over tokens."""
-
 
 class Predictor:
     """Holds the loads of the configurations, so that new parameters cost no second reading."""
@@ -70,8 +67,7 @@ def metrics_of(prepared: Prepared, out: np.ndarray) -> dict[str, np.ndarray]:
     devices = np.array([run.devices for run in runs], dtype=float)
     chunk = np.maximum(out["kept_tokens"], [run.tokens_per_event for run in runs])
     tpot_ms = out["tpot_s"] / MILLI / events
-    seen_s = np.where(out["mixed_share"] * chunk > RARE, out["mixed_step_s"], 0.0)
-    itl_p99_s = np.maximum(out["tpot_s"] * chunk, seen_s)
+    itl_p99_s = out["late_step_s"] + out["tpot_s"] * (chunk - out["kept_tokens"])
     last_s = np.maximum(2.0 * out["burst_s"] - out["ttft_median_s"], out["ttft_median_s"])
     decode_s = out["e2el_s"] - out["ttft_s"]
     output_tps = out["req_per_s"] * osl

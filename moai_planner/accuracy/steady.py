@@ -26,6 +26,8 @@ from moai_planner.domain.step import StepTimes
 
 CLOSED, OPEN, STATIC, OFFLINE = 0, 1, 2, 3
 ITERATIONS = 60
+RARE = 0.01
+"""Steps rarer than this are not seen by a p99 over tokens."""
 RUN = np.dtype(
     [
         ("prefill", np.int64),  # table of the prefill engine; of the only engine when colocated
@@ -66,13 +68,12 @@ OUT = np.dtype(
         ("e2el_s", np.float64),
         ("req_per_s", np.float64),
         ("batch", np.float64),
-        ("mixed_step_s", np.float64),
-        ("mixed_share", np.float64),
+        ("late_step_s", np.float64),
         ("burst_s", np.float64),
         ("kept_tokens", np.float64),
     ]
 )
-"""`batch` sequences decoding on a rank, `mixed_step_s` a step with prompt tokens and its share of steps,
+"""`batch` sequences decoding on a rank, `late_step_s` the step that one token in a hundred waits for,
 `burst_s` mean TTFT of the first requests, which all arrive at once, `kept_tokens` tokens a sequence gains a
 step."""
 
@@ -129,7 +130,7 @@ def _solve(decode_s, tokens, mixed_s, scalars, runs, out):
         o.ttft_s, o.ttft_median_s, o.tpot_s, o.e2el_s = values[0], values[1], values[2], values[3]
         o.req_per_s, o.batch = values[4], values[5]
         o.kept_tokens = run.accepted_tokens
-        o.mixed_step_s, o.mixed_share, o.burst_s = values[6], values[7], values[8]
+        o.late_step_s, o.burst_s = values[6], values[7]
 
 
 @njit(cache=True)
@@ -199,7 +200,7 @@ def _static(table, run):
     ttft = prefill + table[3][3]
     tpot = step / run.accepted_tokens
     e2el = ttft + tpot * (run.osl_tokens - 1.0)
-    return ttft, ttft, tpot, e2el, run.requests / e2el, batch, step, 0.0, ttft
+    return ttft, ttft, tpot, e2el, run.requests / e2el, batch, step, ttft
 
 
 @njit(cache=True)
@@ -214,11 +215,11 @@ def _colocated(table, run):
     outside = table[3][3] + table[3][4] * run.isl_tokens
     population = _in_flight(run, outside) / ranks
     batch = max(1e-6, min(population, room))
-    step, mixed, share, ttft, decode, steady = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    step, mixed, ttft, decode, steady, seen, others = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for _ in range(ITERATIONS):
         others = max(0.0, 1.0 - 1.0 / max(population, 1.0))
         seen = min(1.0 + batch * others, max(1.0, min(population, room)))
-        step, mixed, share = _mean_step_s(table, run, seen, seen * others, prompt, steps, context)
+        step, mixed = _mean_step_s(table, run, seen, seen * others, prompt, steps, context)
         decode = steps * step
         ttft = outside + _wait_s(run, step) + _prompt_steps(run, prompt, seen, verify) * mixed
         target = min(population * decode / (decode + ttft), room)
@@ -235,7 +236,8 @@ def _colocated(table, run):
     first = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
     ttft_mean = steady + first * (burst - steady)
     req_per_s = batch / decode * ranks * _finite_share(run)
-    return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch, mixed, share, burst
+    late = _late_step_s(table, run, seen, seen * others / steps, prompt, context)
+    return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch, late, burst
 
 
 @njit(cache=True)
@@ -258,7 +260,7 @@ def _in_flight(run, residence_s):
 
 @njit(cache=True)
 def _mean_step_s(table, run, batch, arriving, prompt, steps, context):
-    """Mean step of a decoding sequence, a step with a prompt in it, and the share of such steps.
+    """Mean step of a decoding sequence, and a step with a prompt in it.
 
     `arriving` / steps prompts enter a step on each rank; ranks in lockstep wait for the one with a prompt.
     """
@@ -272,16 +274,56 @@ def _mean_step_s(table, run, batch, arriving, prompt, steps, context):
         share = 1e-9
     in_step = min(space, max(work / share, min(prompt, space)))
     pairs = prompt * (run.isl_tokens * run.hit_frac + 0.5 * prompt) * in_step / prompt
-    kv_tokens = batch * context
-    plain = _decode_step_s(table, run, batch, kv_tokens)
-    sampled = table[3][5] * in_step / prompt
+    plain = _decode_step_s(table, run, batch, batch * context)
+    mixed = _mixed_step_s(table, run, batch, context, in_step, pairs, in_step / prompt)
     if run.separate:
-        mixed = _mixed_base_s(table, in_step) + table[3][0] * pairs + sampled
-        return plain + share * mixed, mixed, share
-    mixed = _mixed_base_s(table, in_step + batch * verify) + table[3][0] * pairs + table[3][1] * kv_tokens
-    mixed += sampled + table[3][5] * batch * verify
+        return plain + share * mixed, mixed
     mixed = max(mixed, plain)
-    return (1.0 - share) * plain + share * mixed, mixed, share
+    return (1.0 - share) * plain + share * mixed, mixed
+
+
+@njit(cache=True)
+def _mixed_step_s(table, run, batch, context, tokens, pairs, prompts):
+    """A step with these prompt tokens: beside the decoding sequences, or without them."""
+    time = _mixed_base_s(table, tokens) + table[3][0] * pairs + table[3][5] * prompts
+    if run.separate:
+        return time
+    rows = batch * (1.0 + run.draft_tokens)
+    time += _mixed_base_s(table, tokens + rows) - _mixed_base_s(table, tokens)
+    return time + table[3][1] * batch * context + table[3][5] * rows
+
+
+@njit(cache=True)
+def _late_step_s(table, run, batch, entering, prompt, context):
+    """The step that one token in a hundred waits for, or longer.
+
+    A step meets K prompts (Poisson; ranks in lockstep wait for the one with the most), and takes the K that
+    RARE of the steps reach; while the first requests of a closed loop are computed all steps are full, and
+    half of these requests decode already. Prompts longer than a step come in parts, the last of which
+    pairs with all.
+    """
+    space = max(run.budget_tokens - batch * (1.0 + run.draft_tokens), 1.0)
+    most = max(1.0, math.floor(space / prompt))
+    rate = entering * max(1.0, prompt / space)
+    none = math.exp(-rate)
+    full = 0.0
+    if run.arrivals == CLOSED:
+        full = 0.5 * entering * prompt / space * min(1.0, run.concurrency / run.requests)
+    count, term, below = 0.0, none, none
+    while count < most and 1.0 - below**run.decode_ranks + full >= RARE:
+        count += 1.0
+        term *= rate / count
+        below += term
+    plain = _decode_step_s(table, run, batch, batch * context)
+    if count < 1.0:
+        return plain
+    cached = run.isl_tokens * run.hit_frac
+    tokens = min(count * prompt, space)
+    pairs = count * prompt * (cached + 0.5 * prompt)
+    if prompt > space:
+        pairs = space * (cached + prompt - 0.5 * space)
+    mixed = _mixed_step_s(table, run, batch, context, tokens, pairs, count)
+    return plain + mixed if run.separate else max(mixed, plain)
 
 
 @njit(cache=True)
@@ -369,4 +411,4 @@ def _disaggregated(pre, dec, run):
     ttft = steady + first * (burst - steady)
     tpot = step / run.accepted_tokens
     req_per_s = served * _finite_share(run)
-    return ttft, steady, tpot, ttft + decode, req_per_s, batch, step, 0.0, burst
+    return ttft, steady, tpot, ttft + decode, req_per_s, batch, step, burst
