@@ -86,7 +86,7 @@ class Tables:
     tokens: np.ndarray
     mixed_s: np.ndarray
     scalars: np.ndarray
-    "[configuration, 6] pair_s, kv_s, stages, request_s, prompt_token_s, mixed_row_s."
+    "[configuration, 7] pair_s, kv_s, stages, request_s, prompt_token_s, mixed_row_s, group_token_s."
 
 
 def pack(times: Sequence[StepTimes]) -> Tables:
@@ -95,7 +95,10 @@ def pack(times: Sequence[StepTimes]) -> Tables:
     tokens = _padded([np.asarray(t.tokens, dtype=float) for t in times])
     mixed = _padded([t.mixed_s for t in times])
     scalars = np.array(
-        [(t.pair_s, t.kv_s, t.stages, t.request_s, t.prompt_token_s, t.mixed_row_s) for t in times]
+        [
+            (t.pair_s, t.kv_s, t.stages, t.request_s, t.prompt_token_s, t.mixed_row_s, t.group_token_s)
+            for t in times
+        ]
     )
     return Tables(decode, tokens, mixed, scalars)
 
@@ -276,10 +279,19 @@ def _mean_step_s(table, run, batch, arriving, prompt, steps, context):
     pairs = prompt * (run.isl_tokens * run.hit_frac + 0.5 * prompt) * in_step / prompt
     plain = _decode_step_s(table, run, batch, batch * context)
     mixed = _mixed_step_s(table, run, batch, context, in_step, pairs, in_step / prompt)
+    mixed -= _spared_s(table, in_step, work / share / in_step)
     if run.separate:
         return plain + share * mixed, mixed
     mixed = max(mixed, plain)
     return (1.0 - share) * plain + share * mixed, mixed
+
+
+@njit(cache=True)
+def _spared_s(table, tokens, busy_frac):
+    """What a step with prompt tokens on a share of the ranks saves, against tokens on all of them."""
+    busy_frac = min(1.0, busy_frac)
+    most = _mixed_base_s(table, tokens) - _mixed_base_s(table, tokens * busy_frac)
+    return min((1.0 - busy_frac) * table[3][6] * tokens, most)
 
 
 @njit(cache=True)
@@ -317,12 +329,18 @@ def _late_step_s(table, run, batch, entering, prompt, context):
     plain = _decode_step_s(table, run, batch, batch * context)
     if count < 1.0:
         return plain
+    everywhere, term, below = 0.0, none**run.decode_ranks, none**run.decode_ranks
+    while everywhere < count * run.decode_ranks and 1.0 - below + full >= RARE:
+        everywhere += 1.0
+        term *= rate * run.decode_ranks / everywhere
+        below += term
     cached = run.isl_tokens * run.hit_frac
     tokens = min(count * prompt, space)
     pairs = count * prompt * (cached + 0.5 * prompt)
     if prompt > space:
         pairs = space * (cached + prompt - 0.5 * space)
     mixed = _mixed_step_s(table, run, batch, context, tokens, pairs, count)
+    mixed -= _spared_s(table, tokens, max(1.0, everywhere) / (count * run.decode_ranks))
     return plain + mixed if run.separate else max(mixed, plain)
 
 
@@ -379,9 +397,15 @@ def _disaggregated(pre, dec, run):
         other = max(0.0, 1.0 - 1.0 / max(population, 1.0))
         ahead = queue * other / workers
         prompts = min(max(1.0, ahead), together)
-        service = _prefills_s(pre, run, prompt, prompts, alone)
-        each = service / prompts / workers
-        waiting = max(0.0, ahead - 0.5 * min(1.0, served * each)) * service / prompts
+        full = _prefills_s(pre, run, prompt, prompts, alone)
+        busy = min(1.0, served * full / prompts / workers)
+        some = 1.0 - (1.0 - busy) ** run.prefill_ranks  # of the ranks in lockstep has a prompt
+        busy_frac = max(1.0, busy * run.prefill_ranks / max(some, 1e-9)) / run.prefill_ranks
+        service = full - _spared_s(pre, min(prompt * prompts, run.budget_tokens), busy_frac)
+        each = full / prompts / workers
+        waiting = max(0.0, ahead - 0.5 * busy) * service / prompts
+        if pre[3][6] > 0.0:
+            waiting += 0.5 * service * (some - busy)
         prefill = service + waiting
         seen = (1.0 + max(0.0, batch * ranks * other) / run.decode_workers) / run.decode_ranks
         seen = max(seen, batch)

@@ -68,6 +68,12 @@ def experts_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     return roofline_s(per_row * rows, per_expert * touched, p.unoverlapped_frac)
 
 
+def group_s_per_token(w: Work, p: Parameters) -> Numbers:
+    """Expert products of one more token on every data-parallel rank, where these share experts."""
+    per_row = 2.0 * w.expert_layers * w.expert_parameters / (w.expert_flop_per_s * p.expert_matmul_frac)
+    return np.where(w.group_ranks > 1, per_row * expert_rows_per_rank(w, p, 1.0), 0.0)
+
+
 def elements_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     """Norms, rotary, activations, residual adds: bytes moved between products."""
     return w.element_bytes_per_token / (w.memory_bytes_per_s * p.weight_bandwidth_frac) * tokens

@@ -144,6 +144,7 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
     mixed = _mixed_tables(w, p, grids)
     row = np.broadcast_to(step.mixed_row_s(w, p), (len(part), 1))
     pair = np.broadcast_to(op.pair_s(w, p), (len(part), 1))
+    group = np.broadcast_to(op.group_s_per_token(w, p), (len(part), 1))
     kv = np.broadcast_to(op.kv_s_per_token(w, p), (len(part), 1))
     return [
         StepTimes(
@@ -159,6 +160,7 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
             low_frac=low,
             high_frac=high,
             mixed_row_s=float(row[i, 0]),
+            group_token_s=float(group[i, 0]),
         )
         for i, (c, (low, high)) in enumerate(zip(part, map(_step_interval, part), strict=True))
     ]

@@ -50,6 +50,9 @@ class StepTimes:
     "… and at most this fraction."
     mixed_row_s: float = 0.0
     "Engine time of each sampled sequence in a step with prompt tokens, beyond `mixed_s`."
+    group_token_s: float = 0.0
+    """Part of `mixed_s`, per token of a long step, that experts spend on the tokens of all data-parallel
+    ranks alike: with tokens on a share f of the ranks a step is shorter by (1 − f) of this."""
 
     def decode_step_s(self, sequences: np.ndarray | int, kv_tokens: np.ndarray | float) -> np.ndarray:
         """Pure decode. sequences [..] integers, kv_tokens [..] summed context → [..] seconds."""

@@ -1,5 +1,7 @@
 """The steady state against a plain token-by-token loop, and its laws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,9 @@ from hypothesis import strategies as st
 from moai_planner.accuracy import steady
 from moai_planner.domain.provenance import Basis
 from moai_planner.domain.step import StepTimes
+from moai_planner.simulate.bench import BenchSettings, simulate_bench
+from moai_planner.simulate.system import colocated
+from tests.simulate.builders import instance
 
 BATCHES = np.arange(513)
 TIMES = StepTimes(
@@ -152,3 +157,35 @@ def test_first_requests_of_a_closed_loop_wait_for_each_other():
     many = solve(**fields, concurrency=64.0, requests=640.0)
     assert many["burst_s"] > few["burst_s"]
     assert many["ttft_s"] >= many["ttft_median_s"]
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "isl", "osl"), [(8, 1024, 512), (64, 1024, 1024), (64, 8192, 1024), (32, 4096, 256)]
+)
+def test_p99_between_tokens_agrees_with_the_simulator(concurrency, isl, osl):
+    """Oracle: the event simulator, which counts every step, within 15 %."""
+    one = instance(TIMES, 10_000_000, max_num_batched_tokens=8192)
+    run = BenchSettings(
+        num_prompts=10 * concurrency,
+        max_concurrency=concurrency,
+        input_tokens=isl,
+        output_tokens=osl,
+        range_low_frac=0.8,
+    )
+    counted_s = simulate_bench(colocated(one), run)["p99_itl_ms"] / 1e3
+    found = solve(
+        concurrency=concurrency,
+        requests=10 * concurrency,
+        isl_tokens=0.9 * isl,
+        osl_tokens=0.9 * osl,
+        length_cv=0.064,
+    )
+    assert found["late_step_s"] == pytest.approx(counted_s, rel=0.15)
+
+
+def test_a_prompt_on_one_rank_is_cheaper_than_one_on_each():
+    """Law: what experts spend on the other ranks' tokens is spared when these have none."""
+    fields = {"decode_ranks": 8.0, "isl_tokens": 4096.0, "concurrency": 16.0}
+    shared = replace(TIMES, group_token_s=1e-5)
+    alone = steady.solve_steady(steady.pack([shared]), record(**fields))[0]
+    assert alone["tpot_s"] < solve(**fields)["tpot_s"]
