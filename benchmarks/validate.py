@@ -45,7 +45,7 @@ def _calibrate(file: Path) -> dict:
 
 def _left(document: dict) -> list[Left]:
     return [
-        Left(family["family"], row["left_out"], row["kind"], row["n"], row["median_ape"])
+        Left(family["family"], row["left_out"], row["kind"], row["n"], row["median_ape"], row["transfers"])
         for family in document["families"]
         for row in family["errors"]
     ]

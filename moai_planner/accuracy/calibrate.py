@@ -1,28 +1,40 @@
-"""Measurements → parameter files, family by family, resumable.
+"""Measurements → parameter files: one joint fit, then a refit for each group left out; resumable.
 
-for step in calibration_steps(runs, ...):      # parents first
-    step.files                                 # name → text, ready to write
-
-A finished family's corrections may be handed back in (`done`), so an interrupted run goes on where it was.
+plan = plan_of(runs, sources)
+for done in advance(plan, resumed(plan, document)):      # the fit, then group after group
+    document = stored(plan, done)                        # enough to go on from here
+outcome_of(plan, done, about).files                      # name → text, ready to write
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from moai_planner.accuracy.families import BASE_FIELDS, FAMILIES, Family
-from moai_planner.accuracy.fit import CalibrationRuns, FamilyFit, fit_family, runs_of
-from moai_planner.accuracy.intervals import kind_of
-from moai_planner.accuracy.parameter_files import files_of
-from moai_planner.accuracy.prepare import AcceleratorOf, ModelOf, ParametersOf
+from moai_planner.accuracy.fit import CalibrationRuns, Solution, fit
+from moai_planner.accuracy.intervals import plain_of
+from moai_planner.accuracy.joint import JointProblem
+from moai_planner.accuracy.leave_out import (
+    Group,
+    Labels,
+    LeftOut,
+    groups_of,
+    labels_of,
+    left_out,
+    members,
+    refit,
+)
+from moai_planner.accuracy.parameter_files import files_of, kinds_of
+from moai_planner.accuracy.prepare import AcceleratorOf, ModelOf, ParametersOf, prepare
+from moai_planner.domain.errors import InputError, Problem
 
 DIGEST_CHARACTERS = 16
 CORRECTION_DIGITS = 6
+FIGURE_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -35,92 +47,141 @@ class Sources:
 
 
 @dataclass(frozen=True, eq=False)
-class FamilyStep:
-    """One family, fitted or taken from an earlier run."""
+class Plan:
+    """What is to be done."""
 
-    fit: FamilyFit
-    files: Mapping[str, str]
-    figures: tuple[tuple[str, str, int, float, float], ...]
-    "(left out, kind, n, median error, bias): what the fit does, and does without a group."
-    resumed: bool
+    problem: JointProblem
+    labels: Labels
+    groups: tuple[Group, ...]
+    digest: str
+    "Identity of the rows and of everything the fit starts from."
+    sources: Sources
+
+    @property
+    def steps(self) -> int:
+        """The fit and the refits."""
+        return 1 + len(self.groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """What is done: the corrections, and errors of the groups refitted."""
+
+    theta: np.ndarray | None = None
+    refitted: Mapping[Group, np.ndarray] = field(default_factory=dict)
+    last: str = ""
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What an earlier run left for a family."""
+class Figure:
+    """Errors of one family's rows of one kind with something left out of the fit."""
 
-    digest: str
-    base: tuple[float, ...]
+    family: str
+    left_out: str
+    kind: str
+    n: int
+    median_ape: float
+    bias: float
+    transfers: bool
+    "Other rows of the family stayed in the fit."
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a calibration found."""
+
     files: Mapping[str, str]
-    figures: tuple[tuple[str, str, int, float, float], ...]
+    figures: tuple[Figure, ...]
+    left: LeftOut
 
 
-def digest_of(runs: CalibrationRuns) -> str:
-    """Identity of the rows that a fit sees (and of nothing else in the file)."""
-    text = json.dumps([repr(run) for run in runs.runs])
-    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_CHARACTERS]
+def plan_of(runs: CalibrationRuns, sources: Sources, frozen: Sequence[str] = ()) -> Plan:
+    """Prepare the rows; `frozen` fields keep their assumed value (ablations)."""
+    prepared = prepare(runs.runs, sources.model_of, sources.accelerator_of, sources.assumed_of)
+    if not prepared.runs:
+        found = f"{len(runs.runs)} rows marked calibrate, none of them predictable"
+        raise InputError(Problem("measurements", "split", found, "mark rows that `validate` can predict"))
+    problem = JointProblem(prepared, sources.assumed_of, frozen)
+    labels = labels_of(problem)
+    return Plan(problem, labels, tuple(groups_of(labels)), _digest(problem), sources)
 
 
-def calibration_steps(
-    runs: CalibrationRuns, sources: Sources, about: str, stored: Mapping[str, Stored] | None = None
-) -> Iterator[FamilyStep]:
-    """Fit every family that has runs, parents before children."""
-    known: dict[tuple[str, str], FamilyFit] = {}
-    for family in FAMILIES:
-        own = runs_of(family, runs, sources.accelerator_of)
-        before = (stored or {}).get(family.name)
-        if before is not None and before.digest == digest_of(own):
-            known[family.key] = FamilyFit(family, np.array(before.base), {}, {}, own.runs)
-            yield FamilyStep(known[family.key], before.files, before.figures, True)
-            continue
-        fit = fit_family(family, own, known, sources.model_of, sources.accelerator_of, sources.assumed_of)
-        fit = _rounded(fit)
-        known[family.key] = fit
-        if fit.runs:
-            files = files_of(fit, sources.model_of, sources.accelerator_of, sources.assumed_of, about)
-            yield FamilyStep(fit, files, figures_of(fit), False)
+def _digest(problem: JointProblem) -> str:
+    text = json.dumps([repr(run) for run in problem.runs] + [repr(problem.columns)])
+    before = problem.errors(np.zeros(len(problem.columns)))
+    numbers = np.concatenate([problem.spread, problem.start.ravel(), before])
+    return hashlib.sha256(text.encode() + np.round(numbers, CORRECTION_DIGITS).tobytes()).hexdigest()[
+        :DIGEST_CHARACTERS
+    ]
 
 
-def _rounded(fit: FamilyFit) -> FamilyFit:
-    """Children start from stored numbers, so fresh and resumed runs must see the same ones."""
-    from dataclasses import replace
-
-    return replace(fit, base=np.round(fit.base, CORRECTION_DIGITS))
-
-
-def figures_of(fit: FamilyFit) -> tuple[tuple[str, str, int, float, float], ...]:
-    """Median absolute error and median bias by kind: fitted, and with each group left out."""
-    residuals = fit.residuals
-    kinds = np.array([kind_of(name) for name in residuals.metric])
-    found = []
-    for label, errors in (("nothing", residuals.error), *residuals.held_out.items()):
-        for kind in sorted(set(kinds.tolist())):
-            own = errors[kinds == kind]
-            size = float(np.median(np.abs(np.expm1(own))))
-            found.append((label, kind, len(own), round(size, 4), round(float(np.median(own)), 4)))
-    return tuple(found)
+def advance(plan: Plan, done: Done | None = None) -> Iterator[Done]:
+    """Do what is not done yet, one piece at a time; the first answer is what is there already."""
+    done = done or Done()
+    if done.theta is None:
+        # refits start from stored numbers, so fresh and resumed runs must see the same ones
+        done = Done(np.round(fit(plan.problem).theta, CORRECTION_DIGITS), {}, "all rows")
+    yield done
+    solution = Solution(done.theta, plan.problem.errors(done.theta))
+    slopes = plan.problem.jacobian(done.theta)
+    for group in plan.groups:
+        if group not in done.refitted:
+            found = refit(plan.problem, plan.labels, solution, slopes, group)
+            errors = found.errors[members(plan.labels, group)]
+            name = f"without {group.grouping} {group.name}"
+            done = Done(done.theta, {**done.refitted, group: errors}, name)
+            yield done
 
 
-def stored_of(step: FamilyStep, own: CalibrationRuns) -> dict:
-    """What to keep so that the family need not be fitted again."""
+def stored(plan: Plan, done: Done) -> dict:
+    """What to keep so that nothing is fitted twice."""
     return {
-        "digest": digest_of(own),
-        "base": dict(zip(BASE_FIELDS, step.fit.base.tolist(), strict=True)),
-        "files": dict(step.files),
-        "figures": [list(row) for row in step.figures],
+        "digest": plan.digest,
+        "theta": done.theta.tolist(),
+        "refitted": [[g.grouping, g.name, errors.tolist()] for g, errors in done.refitted.items()],
     }
 
 
-def stored_from(document: Mapping) -> Stored:
-    """The same read back."""
-    return Stored(
-        digest=document["digest"],
-        base=tuple(document["base"][name] for name in BASE_FIELDS),
-        files=document["files"],
-        figures=tuple(tuple(row) for row in document["figures"]),
-    )
+def resumed(plan: Plan, document: Mapping | None) -> Done:
+    """The same read back; nothing when it belongs to other rows."""
+    if not document or document.get("digest") != plan.digest:
+        return Done()
+    refitted = {Group(grouping, name): np.array(errors) for grouping, name, errors in document["refitted"]}
+    return Done(np.array(document["theta"]), refitted)
 
 
-def own_runs(family: Family, runs: CalibrationRuns, sources: Sources) -> CalibrationRuns:
-    """The runs a family is fitted to."""
-    return runs_of(family, runs, sources.accelerator_of)
+def outcome_of(plan: Plan, done: Done, about: str) -> Outcome:
+    """Files and figures, from the corrections and all refits."""
+    problem, sources = plan.problem, plan.sources
+    solution = Solution(done.theta, problem.errors(done.theta))
+    slopes = problem.jacobian(done.theta)
+    left = left_out(problem, plan.labels, solution, slopes, dict(done.refitted))
+    files = files_of(problem, solution, left, sources.model_of, about)
+    return Outcome(files, tuple(_figures(problem, solution, left)), left)
+
+
+def _figures(problem: JointProblem, solution: Solution, left: LeftOut) -> Iterator[Figure]:
+    """By family and kind: fitted, and with each grouping left out."""
+    labels = left.labels
+    kinds = np.array([plain_of(kind) for kind in kinds_of(problem)])
+    fitted = problem.weight > 0
+    for family in sorted(set(labels.family.tolist())):
+        own = fitted & (labels.family == family)
+        for grouping, errors in (("nothing", solution.errors), *left.errors.items()):
+            several = grouping == "nothing" or len(set(_names(labels, grouping)[own].tolist())) > 1
+            for kind in sorted(set(kinds[own].tolist())):
+                chosen = errors[own & (kinds == kind)]
+                size = float(np.median(np.abs(np.expm1(chosen))))
+                yield Figure(
+                    family,
+                    grouping,
+                    kind,
+                    len(chosen),
+                    round(size, FIGURE_DIGITS),
+                    round(float(np.median(chosen)), FIGURE_DIGITS),
+                    several,
+                )
+
+
+def _names(labels: Labels, grouping: str) -> np.ndarray:
+    return getattr(labels, grouping)

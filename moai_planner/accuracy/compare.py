@@ -13,6 +13,7 @@ from moai_planner.accuracy.intervals import ends
 from moai_planner.accuracy.predict import predict
 from moai_planner.accuracy.prepare import Prepared
 from moai_planner.accuracy.run import Run, Unsupported
+from moai_planner.domain.units import MILLI
 
 DIGITS = 6
 
@@ -50,11 +51,15 @@ class Group:
     bias: float
     "Mean relative error, signed."
     coverage: float
+    low: float
+    "Median low end over the prediction."
+    high: float
 
 
 def pairs_of(prepared: Prepared) -> tuple[Pair, ...]:
     """Every measured metric that has a prediction."""
     values = predict(prepared)
+    first_share = values["ttft_ms_mean"] * MILLI / values["e2el_s_mean"] if values else np.zeros(0)
     found: list[Pair] = []
     for i, run in enumerate(prepared.runs):
         parameters = prepared.configurations[prepared.records["decode"][i]].parameters
@@ -62,9 +67,7 @@ def pairs_of(prepared: Prepared) -> tuple[Pair, ...]:
             predicted = float(values[metric][i]) if metric in values else np.nan
             if not np.isfinite(predicted):
                 continue
-            low, high = ends(
-                metric, predicted, parameters.intervals, parameters.low_frac, parameters.high_frac
-            )
+            low, high = ends(metric, predicted, parameters, run.model, first_share[i])
             found.append(Pair(run, metric, measured, predicted, low, high, parameters.basis.value))
     return tuple(found)
 
@@ -88,6 +91,8 @@ def _figures(labels: tuple[str, ...], pairs: Sequence[Pair]) -> Group:
         median_ape=median(size),
         bias=sum(errors) / n,
         coverage=sum(pair.covered for pair in pairs) / n,
+        low=median(pair.low / pair.predicted for pair in pairs),
+        high=median(pair.high / pair.predicted for pair in pairs),
     )
 
 

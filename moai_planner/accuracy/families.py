@@ -1,46 +1,25 @@
-"""Which parameters are fitted together, and what they share.
+"""What the calibration fits, and among whom each number is shared.
 
-A family is one engine on one platform: every device, model and number format of it. Its parameters are a base
-shared by all, small deviations of an architecture (how well its units are used) and of a number format
-(how well its kernels are used). A family starts from its parent's fit, so an engine or platform with few
-rows stays near what is known, and what has no rows at all takes the nearest family's base.
+Every (device, engine, number format) has the assumed parameters plus the corrections of its parts
+(`domain/corrections`). Each correction is pulled towards zero by a prior whose standard deviation, in the
+field's real form (log or logit), is below; so a part with few rows stays near what its relatives say (partial
+pooling: Gelman and Hill 2007, chapter 12). What the silicon decides is shared by architecture and number
+format across engines; what the software decides is shared by engine across platforms.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from moai_planner.domain.accelerator import Accelerator
-
-
-@dataclass(frozen=True)
-class Family:
-    """One engine on one platform."""
-
-    platform: str
-    engine: str
-    parent: tuple[str, str] | None
-    "The family whose base is the starting point; None = the assumed values."
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return (self.platform, self.engine)
-
-    @property
-    def name(self) -> str:
-        return f"{self.engine}-{self.platform}"
-
-
-FAMILIES = (
-    Family("cuda", "vllm", None),
-    Family("rocm", "vllm", ("cuda", "vllm")),
-    Family("cuda", "sglang", ("cuda", "vllm")),
-    Family("rocm", "sglang", ("rocm", "vllm")),
-    Family("cuda", "trtllm", ("cuda", "vllm")),
-    Family("rocm", "atom", ("rocm", "vllm")),
-    Family("rocm", "moreh-vllm", ("rocm", "vllm")),
+from moai_planner.domain.corrections import (
+    ARCHITECTURE,
+    ENGINE,
+    EVERYWHERE,
+    FAMILY,
+    NUMBER_FORMAT,
+    PLATFORM,
+    Part,
+    family_name,
 )
-"""Parents come before their children."""
 
 BASE_FIELDS = (
     "matmul_frac",
@@ -75,14 +54,29 @@ ARCHITECTURE_FIELDS = (
     "expert_bandwidth_frac",
     "kernel_s",
     "collective_hop_s",
+    "collective_bandwidth_frac",
+    "all_to_all_s",
+    "all_to_all_bandwidth_frac",
 )
 FORMAT_FIELDS = (
     "matmul_frac",
+    "matmul_half_tokens",
     "weight_bandwidth_frac",
     "expert_matmul_frac",
     "expert_half_tokens",
     "expert_bandwidth_frac",
 )
+LEVEL_FIELDS = {ARCHITECTURE: ARCHITECTURE_FIELDS, NUMBER_FORMAT: FORMAT_FIELDS}
+"""Levels that move some fields only."""
+SPREADS = {
+    EVERYWHERE: 0.7,
+    PLATFORM: 0.3,
+    ARCHITECTURE: 0.25,
+    NUMBER_FORMAT: 0.25,
+    ENGINE: 0.7,
+    FAMILY: 1.0,
+}
+"""Standard deviation of the prior on a correction, by level."""
 LOOSE_FIELDS = (
     "all_to_all_s",
     "step_s",
@@ -90,31 +84,27 @@ LOOSE_FIELDS = (
     "staged_bandwidth_frac",
     "draft_accept_frac",
 )
-"""Fields that the software decides more than the device does: their priors are wider."""
+"""Fields whose assumed values say little."""
 LOOSE_FACTOR = 3.0
 TIGHT_FIELDS = ("kv_bandwidth_frac", "attention_frac")
 """Fields that the calibration rows, all of one length, cannot tell from a cost per sequence: nearer to the
 operator tables they start from."""
 TIGHT_FACTOR = 0.35
-PRIOR_FACTORS = dict.fromkeys(LOOSE_FIELDS, LOOSE_FACTOR) | dict.fromkeys(TIGHT_FIELDS, TIGHT_FACTOR)
-BASE_SPREAD = 0.7
-"""Standard deviation of the prior on a base field, in its real form (log or logit)."""
-CHILD_SPREAD = 0.5
-"""The same around the parent's fit."""
-DEVIATION_SPREAD = 0.25
-"""The same of an architecture's or a number format's deviation from the base."""
 
 
-def family_of(accelerator: Accelerator, engine: str) -> Family:
-    """The family of an engine on a device; its nearest relative when nobody measured it.
+def spread_of(part: Part, name: str) -> float:
+    """Standard deviation of a part's correction of a field; 0 = it has none."""
+    level = part[0]
+    if name not in LEVEL_FIELDS.get(level, BASE_FIELDS):
+        return 0.0
+    spread = SPREADS[level]
+    if name in LOOSE_FIELDS:
+        spread *= LOOSE_FACTOR
+    if name in TIGHT_FIELDS:
+        spread *= TIGHT_FACTOR
+    return spread
 
-    An unknown engine counts as vLLM, an unknown platform as cuda.
-    """
-    by_key = {family.key: family for family in FAMILIES}
-    tries = (
-        (accelerator.platform, engine),
-        (accelerator.platform, "vllm"),
-        ("cuda", engine),
-        ("cuda", "vllm"),
-    )
-    return next(by_key[key] for key in tries if key in by_key)
+
+def family_of(accelerator: Accelerator, engine: str) -> str:
+    """`vllm-cuda`: one engine on one platform, what errors are told by."""
+    return family_name(engine, accelerator.platform)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import median
 
 from moai_planner.accuracy.run import Run
 
 METRICS = ("tpot_ms_mean", "tpot_ms_median", "total_tps", "ttft_ms_mean")
-LENGTH_STEP_TOKENS = 256
+OF_ONE_RUN = ("id", "date", "split", "metrics", "events_per_token", "tokens_per_event", "assumed")
+"""Fields that repeats of a configuration may differ in: when it ran and what came out."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class NoiseRow:
     source: str
     metric: str
     cells: int
-    "Configurations measured more than once."
+    "Configurations measured more than once; 0 = the source has no repeats of any metric."
     spread: float
     "Median over them of (max - min) / 2 / mean."
 
@@ -27,22 +28,27 @@ class NoiseRow:
 def noise_floor(runs: Sequence[Run]) -> tuple[NoiseRow, ...]:
     """Spread of repeated configurations, by source and metric."""
     found: list[NoiseRow] = []
-    for source in sorted({run.source for run in runs}):
-        for metric in METRICS:
-            cells: dict[tuple, list[float]] = {}
-            for run in runs:
-                if run.source == source and metric in run.metrics:
-                    cells.setdefault(_cell(run), []).append(run.metrics[metric])
-            spreads = [_spread(values) for values in cells.values() if len(values) > 1]
-            if spreads:
-                found.append(NoiseRow(source, metric, len(spreads), median(spreads)))
+    cells: dict[str, dict[tuple, dict[tuple, Run]]] = {}
+    for run in runs:
+        repeats = cells.setdefault(run.source, {}).setdefault(_configuration(run), {})
+        repeats[run.date, tuple(sorted(run.metrics.items()))] = run  # the same row listed twice counts once
+    for source in sorted(cells):
+        rows = [row for metric in METRICS if (row := _row(source, metric, cells[source]))]
+        found += rows or [NoiseRow(source, "", 0, 0.0)]
     return tuple(found)
 
 
-def _cell(run: Run) -> tuple:
-    lengths = (round(run.isl_tokens / LENGTH_STEP_TOKENS), round(run.osl_tokens / LENGTH_STEP_TOKENS))
-    load = (run.concurrency, run.request_rate, run.arrivals)
-    return (run.model, run.precision, run.workers, run.spec_decode, run.engine_version, *lengths, *load)
+def _row(source: str, metric: str, cells: dict[tuple, dict[tuple, Run]]) -> NoiseRow | None:
+    spreads = []
+    for repeats in cells.values():
+        values = [run.metrics[metric] for run in repeats.values() if metric in run.metrics]
+        if len(values) > 1:
+            spreads.append(_spread(values))
+    return NoiseRow(source, metric, len(spreads), median(spreads)) if spreads else None
+
+
+def _configuration(run: Run) -> tuple:
+    return tuple(getattr(run, entry.name) for entry in fields(run) if entry.name not in OF_ONE_RUN)
 
 
 def _spread(values: Sequence[float]) -> float:

@@ -1,111 +1,177 @@
-"""Fits → the files `catalog/parameters` reads: one for each (device, engine, number format) with rows.
+"""The fit → the files `catalog/parameters` reads.
 
-Rounded to four significant digits and written in a fixed order: same measurements, same bytes.
+One file for each (device, engine, number format) with rows: its values, intervals and residuals. And
+`shared.yaml`: the corrections themselves, for everything that has no rows. Rounded to a few significant digits
+and written in a fixed order: same measurements, same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import yaml
 
 from moai_planner.accuracy.families import BASE_FIELDS
-from moai_planner.accuracy.fit import FamilyFit
-from moai_planner.accuracy.intervals import GROUPING, intervals_of, kind_of
-from moai_planner.accuracy.prepare import AcceleratorOf, ModelOf, ParametersOf
+from moai_planner.accuracy.fit import Solution
+from moai_planner.accuracy.intervals import Pools, kind_of, plain_of, widened, widening
+from moai_planner.accuracy.joint import FITTED_METRICS, JointProblem
+from moai_planner.accuracy.leave_out import CELL, DEVICE, FAMILY, MODEL, LeftOut
+from moai_planner.accuracy.prepare import ModelOf
+from moai_planner.domain.corrections import LEVELS
 from moai_planner.domain.model import APPROXIMATED_ARCHITECTURES
-from moai_planner.domain.precision import PRECISIONS
+from moai_planner.domain.parameters import Parameters
 
 DIGITS = 4
 FORMAT = "moai-parameters/1"
+SHARED_FORMAT = "moai-corrections/1"
+SHARED_FILE = "shared.yaml"
+STEP = "step"
+"""Name of a step's own interval among those of metrics."""
+UNKNOWN = "any"
+"""The family that stands for engines and platforms without rows."""
 
 
 def files_of(
-    fit: FamilyFit, model_of: ModelOf, accelerator_of: AcceleratorOf, assumed_of: ParametersOf, about: str
+    problem: JointProblem, solution: Solution, left: LeftOut, model_of: ModelOf, about: str
 ) -> dict[str, str]:
     """File name → text. `about` says which measurements the fit is from."""
-    return {
-        f"{accelerator}_{fit.family.engine}_{number_format}.yaml": _text(
-            fit, accelerator_of(accelerator), number_format, rows, assumed_of, model_of, about
-        )
-        for (accelerator, number_format), rows in sorted(_groups(fit, model_of).items())
+    found = _Found(problem, solution, left, _pools(problem, left, model_of), about)
+    made = problem.parameters(solution.theta)
+    files = {SHARED_FILE: _shared(found)}
+    for s, (accelerator, engine, number_format) in enumerate(problem.sets):
+        if (left.labels.set == s).any():
+            files[f"{accelerator}_{engine}_{number_format}.yaml"] = _set(found, s, made[s])
+    return dict(sorted(files.items()))
+
+
+def kinds_of(problem: JointProblem) -> np.ndarray:
+    """[values] the kind of each."""
+    return np.array([kind_of(name) for name in FITTED_METRICS])[problem.metric]
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    problem: JointProblem
+    solution: Solution
+    left: LeftOut
+    pools: Mapping[str, Pools]
+    "`metrics`: all rows; `step`: rows of models that the cost model represents."
+    about: str
+
+
+def _pools(problem: JointProblem, left: LeftOut, model_of: ModelOf) -> dict[str, Pools]:
+    """What the model does not represent says little about a step that it does: such errors count in the
+    intervals of metrics, and in a step's interval for such models alone."""
+    kinds = kinds_of(problem)
+    approximated = np.array(
+        [model_of(run.model).architecture in APPROXIMATED_ARCHITECTURES for run in problem.runs]
+    )[problem.run]
+    return {"metrics": Pools(left, kinds), STEP: Pools(left, np.where(approximated, "", kinds))}
+
+
+def _intervals(found: _Found, family: str, own: np.ndarray | None) -> dict[str, tuple[float, float]]:
+    """Kind → factors, `step` among them."""
+    kinds = sorted(set(found.pools["metrics"].kinds.tolist()))
+    pairs = {STEP: found.pools[STEP].interval("tpot_s", family, own)}
+    for kind in kinds:
+        mine = found.pools["metrics"].measured(kind, family)
+        if mine or family == UNKNOWN or plain_of(kind) != "e2el_s":
+            pairs[kind] = found.pools["metrics"].interval(kind, family, own)
+    return {kind: pair for kind, pair in pairs.items() if pair is not None}
+
+
+def _shared(found: _Found) -> str:
+    problem, theta = found.problem, found.solution.theta
+    corrections: dict[str, dict[str, dict[str, float]]] = {level: {} for level in LEVELS}
+    for ((level, name), field), real in zip(problem.columns, theta, strict=True):
+        fields = corrections[level].setdefault(name, {})
+        if real:
+            fields[field] = float(real)
+    device = widening(found.left, kinds_of(problem), DEVICE)
+    family = widening(found.left, kinds_of(problem), FAMILY)
+    families = sorted(set(found.left.labels.family.tolist()))
+    intervals = {
+        name: _widened(_intervals(found, name, None), family if name == UNKNOWN else device)
+        for name in (*families, UNKNOWN)
     }
-
-
-def _groups(fit: FamilyFit, model_of: ModelOf) -> dict[tuple[str, str], list[int]]:
-    """(device, precision) → indices of the runs it decoded."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for i, run in enumerate(fit.runs):
-        number_format = run.precision or model_of(run.model).native_precision
-        groups.setdefault((run.workers[-1].accelerator, number_format), []).append(i)
-    return groups
-
-
-def _text(
-    fit,
-    accelerator,
-    number_format: str,
-    runs: list[int],
-    assumed_of: ParametersOf,
-    model_of: ModelOf,
-    about: str,
-) -> str:
-    assumed = assumed_of(accelerator, fit.family.engine, PRECISIONS[number_format])
-    found = fit.correct(assumed, accelerator.architecture, number_format)
-    rows = np.isin(fit.residuals.run, runs)
-    intervals = intervals_of(fit.residuals, rows)
-    dates = sorted({fit.runs[i].date for i in runs if fit.runs[i].date})
-    represented = rows & ~np.isin(fit.residuals.run, _approximated(fit, model_of))
-    step = intervals_of(fit.residuals, represented).get("tpot_s", (assumed.low_frac, assumed.high_frac))
     document = {
-        "format": FORMAT,
-        "accelerator": accelerator.id,
-        "architecture": accelerator.architecture,
-        "platform": accelerator.platform,
-        "engine": fit.family.engine,
-        "number_format": number_format,
-        "basis": "calibrated",
-        "source": {"title": _sources(fit, runs), "where": about, "kind": "derived"},
-        "date": dates[-1][:10] if dates else "",
-        "rows": len(runs),
-        "values": {name: _round(getattr(found, name)) for name in BASE_FIELDS},
-        "interval": _ends(step),
-        "intervals": {kind: _ends(pair) for kind, pair in intervals.items()},
-        "residuals": _figures(fit, rows),
+        "format": SHARED_FORMAT,
+        "source": _source(found, range(len(problem.runs))),
+        "date": _date(found, range(len(problem.runs))),
+        "rows": len(problem.runs),
+        "corrections": {level: dict(sorted(named.items())) for level, named in corrections.items()},
+        "intervals": {
+            name: {kind: _ends(pair) for kind, pair in pairs.items()} for name, pairs in intervals.items()
+        },
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _approximated(fit: FamilyFit, model_of: ModelOf) -> list[int]:
-    """Runs of models whose attention the cost model only approximates.
-
-    What it does not represent says little about a step that it does: their errors count in the intervals
-    of metrics, and in a step's interval for such models alone.
-    """
-    return [
-        i for i, run in enumerate(fit.runs) if model_of(run.model).architecture in APPROXIMATED_ARCHITECTURES
-    ]
+def _widened(pairs: Mapping[str, tuple[float, float]], powers: Mapping[str, float]):
+    return {
+        kind: widened(pair, powers["tpot_s" if kind == STEP else plain_of(kind)])
+        for kind, pair in pairs.items()
+    }
 
 
-def _sources(fit: FamilyFit, runs: list[int]) -> str:
-    return "own fit to " + "; ".join(sorted({fit.runs[i].source for i in runs if fit.runs[i].source}))
+def _set(found: _Found, s: int, made: Parameters) -> str:
+    problem, labels = found.problem, found.left.labels
+    accelerator, engine, number_format = problem.sets[s]
+    own = labels.set == s
+    runs = sorted(set(problem.run[own].tolist()))
+    parts = dict(problem.parts[s])
+    intervals = _intervals(found, parts["family"], own)
+    document = {
+        "format": FORMAT,
+        "accelerator": accelerator,
+        "architecture": parts["architecture"],
+        "platform": parts["platform"],
+        "engine": engine,
+        "number_format": number_format,
+        "basis": "calibrated",
+        "source": _source(found, runs),
+        "date": _date(found, runs),
+        "rows": len(runs),
+        "models": sorted({problem.runs[i].model for i in runs}),
+        "values": {name: _round(getattr(made, name)) for name in BASE_FIELDS},
+        "interval": _ends(intervals.pop(STEP)),
+        "intervals": {kind: _ends(pair) for kind, pair in intervals.items()},
+        "new_model_power": {
+            kind: _round(power) for kind, power in widening(found.left, kinds_of(problem), MODEL).items()
+        },
+        "residuals": _residuals(found, own),
+    }
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _ends(pair: tuple[float, float]) -> Mapping[str, float]:
+def _source(found: _Found, runs) -> dict[str, str]:
+    sources = sorted({found.problem.runs[i].source for i in runs if found.problem.runs[i].source})
+    return {"title": "own fit to " + "; ".join(sources), "where": found.about, "kind": "derived"}
+
+
+def _date(found: _Found, runs) -> str:
+    """Of the latest row."""
+    dates = sorted({found.problem.runs[i].date for i in runs if found.problem.runs[i].date})
+    return dates[-1][:10] if dates else ""
+
+
+def _ends(pair: tuple[float, float]) -> dict[str, float]:
     return {"low_frac": _round(min(pair[0], 1.0)), "high_frac": _round(max(pair[1], 1.0))}
 
 
-def _figures(fit: FamilyFit, rows: np.ndarray) -> dict[str, float]:
-    """Median absolute error and bias of each kind, fitted and with the row's group left out."""
-    kinds = np.array([kind_of(name) for name in fit.residuals.metric])
+def _residuals(found: _Found, own: np.ndarray) -> dict[str, float]:
+    """Median absolute error and bias of each kind, fitted and with the row's configuration left out."""
+    kinds = np.array([plain_of(kind) for kind in kinds_of(found.problem)])
+    rows = own & (found.problem.weight > 0)
     figures: dict[str, float] = {}
     for kind in sorted(set(kinds[rows].tolist())):
         chosen = rows & (kinds == kind)
-        error, held_out = fit.residuals.error[chosen], fit.residuals.held_out[GROUPING][chosen]
+        error, out = found.solution.errors[chosen], found.left.errors[CELL][chosen]
         figures[f"{kind}_median_error"] = _round(np.median(np.abs(np.expm1(error))))
         figures[f"{kind}_median_bias"] = _round(np.median(error))
-        figures[f"{kind}_median_error_left_out"] = _round(np.median(np.abs(np.expm1(held_out))))
+        figures[f"{kind}_median_error_left_out"] = _round(np.median(np.abs(np.expm1(out))))
     return figures
 
 

@@ -262,3 +262,17 @@ def with_parameters(prepared: Prepared, parameters_of: ParametersOf) -> Prepared
         for c in prepared.configurations
     )
     return replace(prepared, configurations=changed)
+
+
+def subset(prepared: Prepared, indices: Sequence[int]) -> Prepared:
+    """Some of the runs, with the configurations that they use."""
+    records = prepared.records[list(indices)].copy()
+    used, places = np.unique([records["prefill"], records["decode"]], return_inverse=True)
+    records["prefill"], records["decode"] = places.reshape(2, -1)
+    return replace(
+        prepared,
+        runs=tuple(prepared.runs[i] for i in indices),
+        configurations=tuple(prepared.configurations[i] for i in used),
+        groups=tuple(prepared.groups[i] for i in used),
+        records=records,
+    )

@@ -10,9 +10,11 @@ basis: calibrated              # or assumed
 source: {title: "own fit on …", where: "measurements.csv, split calibrate", kind: derived}
 date: 2026-11-21
 rows: 812                      # measured rows behind it
+models: [meta-llama/Llama-3.3-70B-Instruct]           # that the rows ran
 values: {matmul_frac: 0.61, step_s: 0.0014}
 interval: {low_frac: 0.85, high_frac: 1.2}            # of a step, 80 %
 intervals: {tpot_s: {low_frac: 0.9, high_frac: 1.12}} # of metrics, where known
+new_model_power: {tpot_s: 1.4}  # power on the ends for models that are not listed
 residuals: {tpot_median_ape: 0.06}                    # free figures, kept for the reader
 field_sources: {matmul_frac: "tuned products at 4096 rows and more"}
 """
@@ -20,7 +22,7 @@ field_sources: {matmul_frac: "tuned products at 4096 rows and more"}
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -64,9 +66,11 @@ class ParameterFile(Strict):
     source: SourceEntry
     date: str = ""
     rows: int = Field(default=0, ge=0)
+    models: list[str] = Field(default_factory=list)
     values: dict[str, float | int]
     interval: Ends | None = None
     intervals: dict[str, Ends] = Field(default_factory=dict)
+    new_model_power: dict[str, float] = Field(default_factory=dict)
     residuals: dict[str, float | int] = Field(default_factory=dict)
     field_sources: dict[str, str] = Field(default_factory=dict)
 
@@ -87,6 +91,8 @@ class ParameterSet:
     values: Mapping[str, float]
     interval: tuple[float, float] | None
     intervals: Mapping[str, tuple[float, float]]
+    models: tuple[str, ...] = ()
+    new_model_power: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def level(self) -> int:
@@ -136,6 +142,8 @@ def read_parameter_file(path: Path) -> ParameterSet:
         values={name: float(value) for name, value in document.values.items()},
         interval=_ends(document.interval),
         intervals={metric: _ends(ends) for metric, ends in document.intervals.items()},
+        models=tuple(document.models),
+        new_model_power=dict(document.new_model_power),
     )
 
 

@@ -1,11 +1,11 @@
 """Which parameters the cost model uses for an accelerator, an engine and a precision.
 
 Files in `hardware_profiles/parameters/`: `assumed/` by platform or architecture, `calibrated/` written
-by `calibrate`. The nearest calibrated set wins; each step away from an exact match (another number
-format, another device of the architecture, another engine, the same platform only) widens the interval
-and weakens the basis. What crosses such a step is the correction, calibrated over assumed: a device with
-other assumed efficiencies keeps its difference. Fields a calibrated file leaves out come from the
-assumed sets.
+by `calibrate`. A set made for exactly this device, engine and number format wins. Else the assumed set is
+corrected by what the calibration shares among devices, formats and engines (`shared.yaml`), with the
+interval of a device left out of the fit. Where there is neither (another folder), the nearest set on the
+platform carries its correction over, calibrated over assumed: each step away widens the interval and weakens
+the basis. Fields a calibrated file leaves out come from the assumed sets.
 
 >>> from moai_planner.catalog.accelerators import accelerator
 >>> from moai_planner.domain.precision import precision
@@ -19,14 +19,25 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from moai_planner.catalog.corrections_file import SHARED_FILE, read_corrections
 from moai_planner.catalog.parameter_file import ParameterSet, read_parameter_file
 from moai_planner.catalog.paths import data_root
 from moai_planner.domain.accelerator import Accelerator
+from moai_planner.domain.corrections import (
+    ARCHITECTURE,
+    PLATFORM,
+    Shared,
+    corrected,
+    family_name,
+    parts_of,
+)
 from moai_planner.domain.parameters import BOUNDS, Parameters, widened
 from moai_planner.domain.precision import Precision
 from moai_planner.domain.provenance import Basis
 
 FOLDER = "hardware_profiles/parameters"
+STEP, ANY_FAMILY = "step", "any"
+"""Names in `shared.yaml`: a step's own interval, and engines that nobody measured on the platform."""
 
 _OTHER_FORMAT, _OTHER_DEVICE, _OTHER_ENGINE, _OTHER_ARCHITECTURE = 0.25, 0.4, 0.5, 0.8
 """How much each difference widens the interval (exponent on its ends; assumed until measured)."""
@@ -62,6 +73,7 @@ def clear_cache() -> None:
     """Forget files read before (after `calibrate` wrote new ones)."""
     _parameters_for.cache_clear()
     _sets.cache_clear()
+    _shared.cache_clear()
 
 
 @lru_cache(maxsize=512)
@@ -69,12 +81,40 @@ def _parameters_for(wanted: Wanted, root: Path) -> Parameters:
     base = _assumed(wanted, _sets(root / "assumed"))
     near = [(_distance(wanted, found), found.file, found) for found in _sets(root / "calibrated")]
     near = [candidate for candidate in near if candidate[0] is not None]
-    if not near:
-        return base
-    distance, _, found = min(near, key=lambda candidate: candidate[:2])
-    if distance == 0:
-        return replace(_overlay(base, found), basis=found.basis, note=found.describe())
-    return _carried_over(base, wanted, found, distance, _sets(root / "assumed"))
+    if near:
+        distance, _, found = min(near, key=lambda candidate: candidate[:2])
+        if distance == 0:
+            return replace(_overlay(base, found), basis=found.basis, note=found.describe())
+    shared = _shared(root / "calibrated" / SHARED_FILE)
+    if shared is not None and (PLATFORM, wanted.platform) in shared.corrections:
+        return _composed(base, wanted, shared)
+    return _carried_over(base, wanted, found, distance, _sets(root / "assumed")) if near else base
+
+
+def _composed(base: Parameters, wanted: Wanted, shared: Shared) -> Parameters:
+    """`base` with the corrections of everything that the device, engine and format have in common with others.
+
+    The interval is that of the engine on the platform with a device left out, or, for an engine never
+    measured there, with the engine left out.
+    """
+    parts = parts_of(wanted, wanted.engine, wanted.number_format)
+    known = [part for part in parts if part in shared.corrections]
+    moved = corrected(base, shared.corrections, known)
+    family = family_name(wanted.engine, wanted.platform)
+    intervals = dict(shared.intervals.get(family) or shared.intervals.get(ANY_FAMILY) or {})
+    low_frac, high_frac = intervals.pop(STEP, (base.low_frac, base.high_frac))
+    near = (ARCHITECTURE, wanted.architecture) in shared.corrections
+    fields = {name for part in known for name in shared.corrections[part]}
+    return replace(
+        moved,
+        low_frac=low_frac,
+        high_frac=high_frac,
+        intervals=intervals,
+        basis=Basis.EXTRAPOLATED if near else Basis.ANALYTIC,
+        sources=dict(base.sources) | dict.fromkeys(fields, shared.source),
+        note=f"calibrated corrections of {', '.join(name for _, name in known)}, put together for "
+        f"{wanted.accelerator} {wanted.engine} {wanted.number_format}",
+    )
 
 
 def _carried_over(
@@ -107,7 +147,13 @@ def _carried_over(
 
 @lru_cache(maxsize=16)
 def _sets(folder: Path) -> tuple[ParameterSet, ...]:
-    return tuple(read_parameter_file(path) for path in sorted(folder.glob("*.yaml")))
+    paths = sorted(path for path in folder.glob("*.yaml") if path.name != SHARED_FILE)
+    return tuple(read_parameter_file(path) for path in paths)
+
+
+@lru_cache(maxsize=16)
+def _shared(path: Path) -> Shared | None:
+    return read_corrections(path) if path.exists() else None
 
 
 def _assumed(wanted: Wanted, sets: tuple[ParameterSet, ...]) -> Parameters:
@@ -130,6 +176,8 @@ def _overlay(base: Parameters, found: ParameterSet) -> Parameters:
         low_frac=low_frac,
         high_frac=high_frac,
         intervals=dict(found.intervals),
+        models=found.models,
+        new_model_power=dict(found.new_model_power),
         sources=sources,
     )
 

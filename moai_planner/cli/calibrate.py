@@ -16,12 +16,18 @@ def calibrate(
         Path | None, typer.Option(help="Folder for the files; default: the data root's calibrated set.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Fit and show; write nothing.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget families an earlier run finished.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run finished.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Fit shared parameters per engine and platform on the rows marked `calibrate`."""
-    from moai_planner.accuracy.calibrate import Sources, calibration_steps, own_runs, stored_of
-    from moai_planner.accuracy.families import FAMILIES
+    from moai_planner.accuracy.calibrate import (
+        Sources,
+        advance,
+        outcome_of,
+        plan_of,
+        resumed,
+        stored,
+    )
     from moai_planner.accuracy.fit import calibration_runs
     from moai_planner.accuracy.measurements import read_measurements
     from moai_planner.catalog.accelerators import accelerator
@@ -37,37 +43,33 @@ def calibrate(
     runs = calibration_runs(read_measurements(file))
     if not runs.runs:
         raise InputError(Problem(str(file), "split", "", "mark the rows to fit with split = calibrate"))
-    sources = Sources(model, accelerator, assumed_for)
-    state = {} if fresh or dry_run else _read_state(folder / STATE)
-    steps = []
-    about = f"{file.name.removesuffix('.gz')}, split calibrate"
-    with progress(len(FAMILIES), "calibrate") as advance:
-        for step in calibration_steps(runs, sources, about, _stored(state)):
-            advance(note=step.fit.family.name)
-            steps.append(step)
+    plan = plan_of(runs, Sources(model, accelerator, assumed_for))
+    done = resumed(plan, None if fresh or dry_run else _read_state(folder / STATE))
+    with progress(plan.steps, "calibrate") as step:
+        for done in advance(plan, done):
+            step(note=done.last or f"{1 + len(done.refitted)} steps done before")
             if not dry_run:
-                for name, text in step.files.items():
-                    write_text(folder / name, text)
-                if not step.resumed:
-                    state[step.fit.family.name] = stored_of(step, own_runs(step.fit.family, runs, sources))
-                    write_text(folder / STATE, _dump(state))
+                write_text(folder / STATE, _dump(stored(plan, done)))
+    outcome = outcome_of(plan, done, f"{file.name.removesuffix('.gz')}, split calibrate")
     clear_cache()
     if not dry_run:
-        note(f"{sum(len(step.files) for step in steps)} files in {folder}")
+        for name, text in outcome.files.items():
+            write_text(folder / name, text)
+        note(f"{len(outcome.files)} files in {folder}")
         (folder / STATE).unlink(missing_ok=True)
     if json:
-        print_json(_document(steps))
+        print_json(_document(outcome))
     else:
-        _show(steps)
+        _show(outcome)
 
 
-def _read_state(path: Path) -> dict:
+def _read_state(path: Path) -> dict | None:
     import json
 
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
+        return None
 
 
 def _dump(state: dict) -> str:
@@ -76,44 +78,28 @@ def _dump(state: dict) -> str:
     return json.dumps(state, indent=1) + "\n"
 
 
-def _stored(state: dict) -> dict:
-    from moai_planner.accuracy.calibrate import stored_from
+def _document(outcome) -> dict:
+    """Families with their errors, and the files."""
+    from dataclasses import asdict
 
-    return {name: stored_from(document) for name, document in state.items()}
-
-
-FIGURES = ("left out", "kind", "n", "median error", "bias")
-
-
-def _document(steps) -> dict:
+    families: dict[str, list[dict]] = {}
+    for figure in outcome.figures:
+        fields = asdict(figure)
+        families.setdefault(fields.pop("family"), []).append(fields)
     return {
-        "families": [
-            {
-                "family": step.fit.family.name,
-                "rows": len(step.fit.runs),
-                "files": sorted(step.files),
-                "errors": [
-                    dict(zip(("left_out", "kind", "n", "median_ape", "bias"), f, strict=True))
-                    for f in step.figures
-                ],
-            }
-            for step in steps
-        ]
+        "families": [{"family": name, "errors": errors} for name, errors in families.items()],
+        "files": sorted(outcome.files),
     }
 
 
-def _show(steps) -> None:
+FIGURES = ("family", "left out", "kind", "n", "median error", "bias")
+
+
+def _show(outcome) -> None:
     from moai_planner.cli.output import print_table
 
     rows = [
-        (step.fit.family.name, *figures[:3], f"{figures[3]:.1%}", f"{figures[4]:+.1%}")
-        for step in steps
-        for figures in step.figures
+        (f.family, f.left_out, f.kind, f.n, f"{f.median_ape:.1%}", f"{f.bias:+.1%}") for f in outcome.figures
     ]
-    print_table("Errors of the fit, and with each group left out", ("family", *FIGURES), rows)
-    for step in steps:
-        print_table(
-            f"{step.fit.family.name}: {len(step.fit.runs)} rows",
-            ("file",),
-            [(name,) for name in sorted(step.files)],
-        )
+    print_table("Errors of the fit, and with each group left out", FIGURES, rows)
+    print_table("Files", ("file",), [(name,) for name in sorted(outcome.files)])

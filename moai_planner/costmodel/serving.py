@@ -167,12 +167,13 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
 
 
 def _step_interval(c: Configuration) -> tuple[float, float]:
-    """A step's interval; wider for models whose attention is only approximated."""
+    """A step's interval; wider for models whose attention is only approximated, and for models not fitted."""
     low, high = c.parameters.low_frac, c.parameters.high_frac
     if c.model.architecture in APPROXIMATED_ARCHITECTURES:
         wide_low, wide_high = c.parameters.intervals.get("tpot_s", (low, high))
         low, high = min(low, wide_low), max(high, wide_high)
-    return low, high
+    power = c.parameters.power_for(c.model.id, "tpot_s")
+    return low**power, high**power
 
 
 def _decode_tables(w: Work, p: Parameters, engines, sizes) -> list[np.ndarray]:

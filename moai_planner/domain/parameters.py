@@ -93,10 +93,20 @@ class Parameters:
     "… and at most this fraction."
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     "Metric (`tpot_s`, `ttft_s`, `total_tokens_per_s` …) → low and high factor, where residuals are known."
+    models: tuple[str, ...] = ()
+    "Models that the set was fitted to; empty = the intervals hold for any."
+    new_model_power: Mapping[str, float] = field(default_factory=dict)
+    "Kind → power on the ends of an interval for a model that was not fitted."
     sources: Mapping[str, Source] = field(default_factory=lambda: {"*": ASSUMED})
     "Field → where its number is from; `*` for all others."
     note: str = ""
     "How the set was found (own fit, fitted on the family, assumed for the platform)."
+
+    def power_for(self, model: str, kind: str) -> float:
+        """Power on an interval's ends for a model: 1 for those that were fitted."""
+        if not self.models or model in self.models:
+            return 1.0
+        return self.new_model_power.get(kind, 1.0)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,24 @@
-"""The split is sacred, the fit is deterministic, left-out errors are what a refit gives."""
+"""The split is sacred, the fit is deterministic and resumable, left-out errors are what a refit gives."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from moai_planner.accuracy import fit as fitting
-from moai_planner.accuracy.calibrate import Sources, calibration_steps
-from moai_planner.accuracy.families import FAMILIES
-from moai_planner.accuracy.fit import CalibrationRuns, calibration_runs, held_out_errors
+from moai_planner.accuracy.calibrate import Sources, advance, outcome_of, plan_of, resumed, stored
+from moai_planner.accuracy.families import spread_of
+from moai_planner.accuracy.fit import CalibrationRuns, Solution, calibration_runs, errors_without_cells
+from moai_planner.accuracy.leave_out import excluded, members, refit
 from moai_planner.accuracy.measurements import read_measurements
+from moai_planner.accuracy.noise import noise_floor
 from moai_planner.catalog.accelerators import accelerator
 from moai_planner.catalog.models import model
 from moai_planner.catalog.parameters import assumed_for
@@ -19,12 +27,14 @@ SMALL = Path(__file__).parent / "small.csv"
 SOURCES = Sources(model, accelerator, assumed_for)
 
 
+def plan(measurements=None):
+    return plan_of(calibration_runs(measurements or read_measurements(SMALL)), SOURCES)
+
+
 def files(measurements) -> dict[str, str]:
-    return {
-        name: text
-        for step in calibration_steps(calibration_runs(measurements), SOURCES, "small.csv")
-        for name, text in step.files.items()
-    }
+    made = plan(measurements)
+    *_, done = advance(made)
+    return outcome_of(made, done, "small.csv").files
 
 
 def test_only_calibrate_rows_can_be_fitted():
@@ -37,7 +47,7 @@ def test_only_calibrate_rows_can_be_fitted():
 
 def test_validate_rows_do_not_touch_the_fit(monkeypatch):
     """Corrupting every validate row leaves every byte of the parameter files as it was."""
-    monkeypatch.setattr(fitting, "MAX_EVALUATIONS", 4)
+    monkeypatch.setattr(fitting, "FULL_ITERATIONS", 3)
     measurements = read_measurements(SMALL)
     corrupted = replace(
         measurements,
@@ -53,12 +63,100 @@ def test_validate_rows_do_not_touch_the_fit(monkeypatch):
     assert files(corrupted) == first
 
 
-def test_every_parent_comes_before_its_child():
-    """Families are fitted in order, each on top of one already fitted."""
-    seen = set()
-    for family in FAMILIES:
-        assert family.parent is None or family.parent in seen
-        seen.add(family.key)
+def test_resuming_anywhere_gives_the_same_bytes():
+    """After any number of steps, through JSON, the rest gives the files of a run never stopped."""
+    made = plan()
+    states = [json.dumps(stored(made, done)) for done in advance(made)]
+    *_, last = advance(made)
+    expected = outcome_of(made, last, "small.csv").files
+    for state in (states[0], states[len(states) // 2], states[-1]):
+        again = plan()
+        *_, done = advance(again, resumed(again, json.loads(state)))
+        assert outcome_of(again, done, "small.csv").files == expected
+
+
+def test_a_state_of_other_rows_is_not_used():
+    """Dropping one row changes the digest."""
+    runs = calibration_runs(read_measurements(SMALL))
+    made, dropped = plan_of(runs, SOURCES), runs.runs[0].id
+    state = stored(made, next(advance(made)))
+    other = plan_of(runs.keep(lambda run: run.id != dropped), SOURCES)
+    assert resumed(made, state).theta is not None and resumed(other, state).theta is None
+
+
+KILLED = """
+import os, signal
+from moai_planner.accuracy import calibrate
+from moai_planner.cli.main import app
+
+left = [3]
+real = calibrate.refit
+
+def refit(*given):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*given)
+
+calibrate.refit = refit
+app()
+"""
+
+
+def test_killed_calibration_goes_on_where_it_was(tmp_path):
+    """SIGKILL in the third refit, then the plain command: same files as a run never killed."""
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir(), whole.mkdir()
+    arguments = ["calibrate", str(SMALL), "--out"]
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    command = [sys.executable, "-c", KILLED, *arguments, str(killed)]
+    first = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert first.returncode == -signal.SIGKILL, first.stderr
+    assert [path.name for path in killed.iterdir()] == [".calibration.json"]
+    plain = [sys.executable, "-m", "moai_planner.cli.main", *arguments]
+    second = subprocess.run([*plain, str(killed)], env=environment, capture_output=True, text=True)
+    assert second.returncode == 0 and "3 steps done before" in second.stderr
+    assert subprocess.run([*plain, str(whole)], env=environment, capture_output=True).returncode == 0
+    assert {p.name: p.read_bytes() for p in killed.iterdir()} == {
+        p.name: p.read_bytes() for p in whole.iterdir()
+    }
+
+
+def test_derivatives_are_those_of_the_errors():
+    """Oracle: the errors themselves, moved along a random direction."""
+    problem = plan().problem
+    rng = np.random.default_rng(2)
+    theta = 0.1 * rng.normal(size=len(problem.columns))
+    direction = problem.spread * rng.normal(size=len(theta))
+    step = 1e-3
+    found = problem.jacobian(theta) @ direction
+    expected = (
+        (problem.errors(theta + step * direction) - problem.errors(theta - step * direction)) / step / 2
+    )
+    fitted = problem.weight > 0
+    assert found[fitted] == pytest.approx(expected[fitted], rel=0.05, abs=0.02)
+
+
+def test_refit_never_sees_the_group():
+    """Corrupting the measurements of a left-out group leaves its refit where it was."""
+    made = plan()
+    problem, labels = made.problem, made.labels
+    solution = Solution(next(advance(made)).theta, None)
+    solution = replace(solution, errors=problem.errors(solution.theta))
+    slopes = problem.jacobian(solution.theta)
+    group = made.groups[0]
+    before = refit(problem, labels, solution, slopes, group).theta
+    problem.measured = problem.measured + np.where(excluded(labels, group), 3.0, 0.0)
+    moved = replace(solution, errors=problem.errors(solution.theta))
+    assert refit(problem, labels, moved, slopes, group).theta == pytest.approx(before)
+    assert members(labels, group).any()
+
+
+def test_software_is_shared_by_engine_and_silicon_by_architecture():
+    """An architecture moves no engine time, a number format no bandwidth of the KV cache."""
+    assert spread_of(("architecture", "Hopper"), "step_s") == 0
+    assert spread_of(("number_format", "fp8-cuda"), "kv_bandwidth_frac") == 0
+    assert spread_of(("engine", "vllm"), "step_s") > 0
 
 
 def test_left_out_errors_equal_a_refit_of_a_linear_model():
@@ -75,11 +173,19 @@ def test_left_out_errors_equal_a_refit_of_a_linear_model():
         return np.linalg.solve(top.T @ top + np.eye(fields), top.T @ target[keep] / spread)
 
     x = solve(np.ones(rows, bool))
-    error = design @ x - target
-    jacobian = np.vstack([design / spread, np.eye(fields)])
-    residual = np.concatenate([error / spread, x])
-    found = held_out_errors(jacobian, residual, error, np.ones(rows), groups)
+    problem = SimpleNamespace(weight=np.ones(rows), spread=np.ones(fields))
+    found = errors_without_cells(problem, Solution(x, design @ x - target), design, groups)
     for group in range(4):
         own = np.array(groups) == group
         expected = design[own] @ solve(~own) - target[own]
         assert found[own] == pytest.approx(expected, rel=1e-3, abs=1e-9)
+
+
+def test_noise_counts_true_repeats_only():
+    """A row listed twice is no repeat; another date or another figure is."""
+    run = read_measurements(SMALL).runs[0]
+    name, value = next((n, v) for n, v in run.metrics.items() if n == "tpot_ms_median")
+    again = replace(run, id="again", date="2026-08-01", metrics={**run.metrics, name: 1.1 * value})
+    assert [row.cells for row in noise_floor([run, replace(run, id="copy")])] == [0]
+    row = next(row for row in noise_floor([run, again]) if row.metric == name)
+    assert row.cells == 1 and row.spread == pytest.approx(0.05 / 1.05)

@@ -1,0 +1,160 @@
+"""All calibration runs as one regression: corrections in, logarithmic errors and their derivatives out.
+
+problem = JointProblem(prepared, assumed_of)
+errors = problem.errors(theta)               # [values] log(predicted / measured)
+problem.jacobian(theta)                      # [values, columns]
+
+A column of `theta` is one field of one part (`domain/corrections`). Since a set's parameters are a sum of
+parts, one derivative by the set's own fields serves all columns: the cost is one evaluation a field.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from moai_planner.accuracy.families import BASE_FIELDS, spread_of
+from moai_planner.accuracy.predict import Predictor, metrics_of
+from moai_planner.accuracy.prepare import ParametersOf, Prepared, subset
+from moai_planner.accuracy.run import Run
+from moai_planner.domain.corrections import Part, parts_of
+from moai_planner.domain.parameters import Parameters, from_vector, to_vector
+from moai_planner.domain.units import MILLI, NANO
+
+FITTED_METRICS = {
+    "tpot_ms_mean": 1.0,
+    "tpot_ms_median": 1.0,
+    "itl_ms_mean": 1.0,
+    "total_tps_per_accel": 1.0,
+    "output_tps_per_accel": 1.0,
+    "ttft_ms_median": 0.2,
+    "ttft_ms_mean": 0.2,
+    "e2el_s_mean": 0.5,
+    "e2el_s_median": 0.5,
+    "total_tps": 0.0,
+    "output_tps": 0.0,
+    "ttft_ms_p99": 0.0,
+    "itl_ms_p99": 0.0,
+}
+"""Metric → weight of its residual; those of weight 0 are looked at for intervals only."""
+NUDGE = MILLI
+"""Step of the numerical derivative, in real form."""
+CROWD = 20
+CROWD_POWER = 0.25
+"""Rows of a (model, device) with n > `CROWD` count (CROWD/n)^`CROWD_POWER` each: no model speaks for all."""
+
+
+class JointProblem:
+    """Runs, targets and the layout of the columns."""
+
+    def __init__(self, prepared: Prepared, assumed_of: ParametersOf, frozen: Sequence[str] = ()):
+        self.prepared, self.runs = prepared, prepared.runs
+        self.sets = tuple(dict.fromkeys(prepared.groups))
+        number = {group: i for i, group in enumerate(self.sets)}
+        self._set_of = np.array([number[group] for group in prepared.groups])
+        first = [prepared.groups.index(group) for group in self.sets]
+        owners = [prepared.configurations[i] for i in first]
+        self._assumed = [assumed_of(c.accelerator, c.engine.name, c.precision) for c in owners]
+        self.start = np.array([to_vector(assumed, BASE_FIELDS) for assumed in self._assumed])
+        self.parts = [parts_of(c.accelerator, c.engine.name, c.precision.id) for c in owners]
+        self.columns, self.spread, self._design = _columns(self.parts, frozenset(frozen))
+        self.run, self.metric, self.measured, self.weight = _targets(self.runs)
+        self._predictor = Predictor(prepared)
+        sides = self._set_of[prepared.records["prefill"]], self._set_of[prepared.records["decode"]]
+        self._decoder = sides[1]
+        self._mixed = np.flatnonzero(sides[0] != sides[1])
+        self._part = _Part(subset(prepared, self._mixed), number) if len(self._mixed) else None
+
+    def parameters(self, theta: np.ndarray) -> list[Parameters]:
+        """Parameters of every set."""
+        return self._made(self._reals(theta))
+
+    def errors(self, theta: np.ndarray) -> np.ndarray:
+        """log(predicted / measured) of every value."""
+        return self._logs(self._reals(theta))[self.metric, self.run] - self.measured
+
+    def jacobian(self, theta: np.ndarray) -> np.ndarray:
+        """Derivatives of `errors` by the columns."""
+        reals = self._reals(theta)
+        found = np.zeros((len(self.run), len(self.columns)))
+        split = np.isin(self.run, self._mixed)
+        slopes = self._slopes(reals, range(len(self.sets)), self._logs)[self.metric, self.run]
+        for s in range(len(self.sets)):
+            rows = np.flatnonzero((self._decoder[self.run] == s) & ~split)
+            found[rows] = slopes[rows] @ self._design[s]
+        if self._part is not None:
+            rows = np.flatnonzero(split)
+            place = np.searchsorted(self._mixed, self.run[rows])
+            for s in self._part.sets:
+                slopes = self._slopes(reals, [s], self._part_logs)
+                found[rows] += slopes[self.metric[rows], place] @ self._design[s]
+        return found
+
+    def _slopes(self, reals: np.ndarray, sets: Sequence[int], logs) -> np.ndarray:
+        """[metric, run, field] derivatives by the fields of these sets."""
+        before = logs(reals)
+        slopes = []
+        for k in range(len(BASE_FIELDS)):
+            moved = reals.copy()
+            moved[list(sets), k] += NUDGE
+            slopes.append((logs(moved) - before) / NUDGE)
+        return np.stack(slopes, axis=-1)
+
+    def _reals(self, theta: np.ndarray) -> np.ndarray:
+        return self.start + self._design @ theta
+
+    def _made(self, reals: np.ndarray) -> list[Parameters]:
+        return [from_vector(v, assumed, BASE_FIELDS) for v, assumed in zip(reals, self._assumed, strict=True)]
+
+    def _logs(self, reals: np.ndarray) -> np.ndarray:
+        return _logs(self.prepared, self._predictor, self._set_of, self._made(reals))
+
+    def _part_logs(self, reals: np.ndarray) -> np.ndarray:
+        part = self._part
+        return _logs(part.prepared, part.predictor, part.set_of, self._made(reals))
+
+
+class _Part:
+    """Runs whose prefill and decode engines have different parameters."""
+
+    def __init__(self, prepared: Prepared, number: dict):
+        self.prepared, self.predictor = prepared, Predictor(prepared)
+        self.set_of = np.array([number[group] for group in prepared.groups])
+        self.sets = sorted(set(self.set_of.tolist()))
+
+
+def _logs(prepared: Prepared, predictor: Predictor, set_of: np.ndarray, made) -> np.ndarray:
+    """[metric, run] logarithms of the predictions; none counts as next to nothing."""
+    values = metrics_of(prepared, predictor.outcomes([made[s] for s in set_of]))
+    return np.log(np.fmax(np.array([values[name] for name in FITTED_METRICS]), NANO))
+
+
+def _columns(parts: Sequence[Sequence[Part]], frozen: frozenset[str]):
+    """Column labels, their spreads, and [set, field, column] which columns move which field."""
+    numbers: dict[tuple[Part, str], int] = {}
+    entries = []
+    for s, own in enumerate(parts):
+        for part in own:
+            for k, name in enumerate(BASE_FIELDS):
+                if name not in frozen and spread_of(part, name) > 0:
+                    entries.append((s, k, numbers.setdefault((part, name), len(numbers))))
+    spread = np.array([spread_of(part, name) for part, name in numbers])
+    design = np.zeros((len(parts), len(BASE_FIELDS), len(numbers)))
+    for entry in entries:
+        design[entry] = 1.0
+    return tuple(numbers), spread, design
+
+
+def _targets(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Every value of every run: run index, metric index, log of the measurement, weight."""
+    crowd = Counter((run.model, run.accelerator) for run in runs)
+    rows = []
+    for i, run in enumerate(runs):
+        share = (CROWD / max(CROWD, crowd[run.model, run.accelerator])) ** CROWD_POWER
+        for k, (name, weight) in enumerate(FITTED_METRICS.items()):
+            if name in run.metrics:
+                rows.append((i, k, np.log(run.metrics[name]), weight * share))
+    table = np.array(rows)
+    return table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2], table[:, 3]

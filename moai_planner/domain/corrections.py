@@ -1,0 +1,80 @@
+"""Corrections of assumed parameters, each shared by everything it speaks about.
+
+A device with an engine and a number format has the sum (in real form, see `parameters`) of what holds
+everywhere, on its platform, its architecture, for its number format there, for its engine, and for that engine
+on that platform. What nobody measured together is put together from what was measured apart.
+
+>>> from moai_planner.domain.parameters import Parameters
+>>> found = corrected(Parameters(step_s=1e-3), {("engine", "vllm"): {"step_s": 0.7}}, (("engine", "vllm"),))
+>>> round(found.step_s, 5)
+0.00201
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from moai_planner.domain.parameters import NAMES, Parameters, from_vector, to_vector
+from moai_planner.domain.provenance import ASSUMED, Source
+
+Part = tuple[str, str]
+"""(level, which one of it): `("architecture", "Hopper")`."""
+EVERYWHERE, PLATFORM, ARCHITECTURE = "everywhere", "platform", "architecture"
+NUMBER_FORMAT, ENGINE, FAMILY = "number_format", "engine", "family"
+LEVELS = (EVERYWHERE, PLATFORM, ARCHITECTURE, NUMBER_FORMAT, ENGINE, FAMILY)
+
+
+def family_name(engine: str, platform: str) -> str:
+    """An engine on a platform."""
+    return f"{engine}-{platform}"
+
+
+class Device(Protocol):
+    """What the corrections ask of a device."""
+
+    @property
+    def platform(self) -> str: ...
+
+    @property
+    def architecture(self) -> str: ...
+
+
+def parts_of(accelerator: Device, engine: str, number_format: str) -> tuple[Part, ...]:
+    """The corrections that hold for a device, an engine and a number format, widest first."""
+    platform = accelerator.platform
+    return (
+        (EVERYWHERE, "all"),
+        (PLATFORM, platform),
+        (ARCHITECTURE, accelerator.architecture),
+        (NUMBER_FORMAT, f"{number_format}-{platform}"),
+        (ENGINE, engine),
+        (FAMILY, family_name(engine, platform)),
+    )
+
+
+def corrected(
+    assumed: Parameters, corrections: Mapping[Part, Mapping[str, float]], parts: Sequence[Part]
+) -> Parameters:
+    """The assumed parameters moved by the sum of the parts."""
+    shift: dict[str, float] = {}
+    for part in parts:
+        for name, real in corrections.get(part, {}).items():
+            shift[name] = shift.get(name, 0.0) + real
+    names = tuple(name for name in NAMES if name in shift)
+    if not names:
+        return assumed
+    return from_vector(to_vector(assumed, names) + [shift[name] for name in names], assumed, names)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a calibration found for everything that has no rows of its own."""
+
+    corrections: Mapping[Part, Mapping[str, float]]
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    "Family (`vllm-cuda`; `any` = one without rows) → metric kind → factors for a device without rows."
+    rows: int = 0
+    date: str = ""
+    source: Source = ASSUMED
