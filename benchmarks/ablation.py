@@ -40,10 +40,9 @@ def main(file: Path) -> None:
     groups = [group for group in plan.groups if group.grouping in LEVEL_TITLES]
     with progress(len(groups), "ablation") as step:
         for group in groups:
-            for name, found in without_each(
-                plan, refit(plan.problem, plan.labels, solution, slopes, group), group
-            ):
-                rows = members(plan.labels, group)
+            rows = members(plan.labels, group)
+            left = refit(plan.problem, plan.labels, solution, slopes, group)
+            for name, found in without_each(plan, left, group):
                 errors[group.grouping, name][rows] = found[rows]
             step(note=f"{group.grouping} {group.name}")
     write_text(OUT, _text(plan, errors))
@@ -83,11 +82,11 @@ def _text(plan: Plan, errors) -> str:
             lines.append(f"| {name} | {title} | " + " | ".join(f"{cell:+.2%}" for cell in cells) + " |")
     head = (
         "Change of the mean absolute log error of TPOT and throughput (errors above one count as one) of "
-        "calibration rows with a model or a device left out, when a field keeps its assumed value everywhere. "
-        "Positive = the field earns its place. Left-out fits are real refits; the field is held to first order "
-        "around each. Fields of transfers, exchanges and drafts gain in families whose rows use them. "
-        "Two more fields were fitted until they gained nothing in any family and are gone: `expert_spread_frac` "
-        "and `host_kernel_s`.\n\n"
+        "calibration rows with a model or a device left out, when a field keeps its assumed value "
+        "everywhere. Positive = the field earns its place. Left-out fits are real refits; the field is held "
+        "to first order around each. Fields of transfers, exchanges and drafts gain in families whose rows "
+        "use them. Two more fields were fitted until they gained nothing in any family and are gone: "
+        "`expert_spread_frac` and `host_kernel_s`.\n\n"
     )
     columns = ("field", "left out", "all", *families)
     table = f"| {' | '.join(columns)} |\n| --- | --- | " + " | ".join("---:" for _ in columns[2:]) + " |\n"

@@ -2,8 +2,8 @@
 
 A parameter set has its own residuals, its family's and everybody's: each pool weighs as its independent
 groups, the wider pools only up to a few, so that what has few rows borrows and what has many speaks for
-itself. Residuals are those of an engine configuration left out. Something newer (a model, a device, an engine)
-widens by what leaving such groups out widened.
+itself. Residuals are those of an engine configuration left out. Something newer (a model, a device, an
+engine) widens by what leaving such groups out widened.
 """
 
 from __future__ import annotations

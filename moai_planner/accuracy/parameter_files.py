@@ -1,8 +1,8 @@
 """The fit → the files `catalog/parameters` reads.
 
 One file for each (device, engine, number format) with rows: its values, intervals and residuals. And
-`shared.yaml`: the corrections themselves, for everything that has no rows. Rounded to a few significant digits
-and written in a fixed order: same measurements, same bytes.
+`shared.yaml`: the corrections themselves, for everything that has no rows. Rounded to a few significant
+digits and written in a fixed order: same measurements, same bytes.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _parameters_for(wanted: Wanted, root: Path) -> Parameters:
 
 
 def _composed(base: Parameters, wanted: Wanted, shared: Shared) -> Parameters:
-    """`base` with the corrections of everything that the device, engine and format have in common with others.
+    """`base` with the corrections that the device, engine and format have in common with others.
 
     The interval is that of the engine on the platform with a device left out, or, for an engine never
     measured there, with the engine left out.

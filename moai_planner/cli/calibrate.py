@@ -44,9 +44,9 @@ def calibrate(
     if not runs.runs:
         raise InputError(Problem(str(file), "split", "", "mark the rows to fit with split = calibrate"))
     plan = plan_of(runs, Sources(model, accelerator, assumed_for))
-    done = resumed(plan, None if fresh or dry_run else _read_state(folder / STATE))
+    start = done = resumed(plan, None if fresh or dry_run else _read_state(folder / STATE))
     with progress(plan.steps, "calibrate") as step:
-        for done in advance(plan, done):
+        for done in advance(plan, start):
             step(note=done.last or f"{1 + len(done.refitted)} steps done before")
             if not dry_run:
                 write_text(folder / STATE, _dump(stored(plan, done)))

@@ -1,8 +1,8 @@
 """Corrections of assumed parameters, each shared by everything it speaks about.
 
 A device with an engine and a number format has the sum (in real form, see `parameters`) of what holds
-everywhere, on its platform, its architecture, for its number format there, for its engine, and for that engine
-on that platform. What nobody measured together is put together from what was measured apart.
+everywhere, on its platform, its architecture, for its number format there, for its engine, and for that
+engine on that platform. What nobody measured together is put together from what was measured apart.
 
 >>> from moai_planner.domain.parameters import Parameters
 >>> found = corrected(Parameters(step_s=1e-3), {("engine", "vllm"): {"step_s": 0.7}}, (("engine", "vllm"),))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moai_planner.catalog.accelerators import accelerator, accelerator_ids
+from moai_planner.catalog.corrections_file import read_corrections
 from moai_planner.catalog.parameter_file import read_parameter_file
 from moai_planner.catalog.parameters import FOLDER, parameters_for
 from moai_planner.catalog.paths import data_root
@@ -145,6 +146,68 @@ def test_what_carries_over_is_the_correction(root):
     """The fit found 0.5 where 0.4 was assumed; a device assumed at 0.6 becomes 0.75."""
     found = parameters_for(accelerator("h20"), "vllm", precision("fp8"), root)
     assert found.matmul_frac == pytest.approx(0.75)
+
+
+@pytest.fixture
+def shared(root):
+    """Corrections of a platform, an architecture and an engine beside the one calibrated set."""
+    document = {
+        "format": "moai-corrections/1",
+        "source": {"title": "own fit", "kind": "derived"},
+        "rows": 100,
+        "corrections": {
+            "platform": {"cuda": {"step_s": 0.1}},
+            "architecture": {"Hopper": {"kernel_s": 0.2}},
+            "engine": {"vllm": {"step_s": 0.3}},
+        },
+        "intervals": {
+            "vllm-cuda": {"step": {"low_frac": 0.8, "high_frac": 1.3}},
+            "any": {"step": {"low_frac": 0.5, "high_frac": 2.0}},
+        },
+    }
+    (root / "calibrated" / "shared.yaml").write_text(yaml.safe_dump(document))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("device", "engine", "step", "kernel", "low_frac", "basis"),
+    [
+        ("h200_sxm", "vllm", 0.4, 0.2, 0.8, Basis.EXTRAPOLATED),
+        ("b200_sxm", "vllm", 0.4, 0.0, 0.8, Basis.ANALYTIC),
+        ("h200_sxm", "sglang", 0.1, 0.2, 0.5, Basis.EXTRAPOLATED),
+        ("mi300x", "vllm", 0.0, 0.0, 0.6, Basis.ASSUMED),
+    ],
+)
+def test_what_has_no_rows_is_put_together(shared, device, engine, step, kernel, low_frac, basis):
+    """The sum of the corrections of its parts, and the interval of something left out."""
+    found = parameters_for(accelerator(device), engine, precision("fp8"), shared)
+    assert found.step_s == pytest.approx(Parameters().step_s * np.exp(step))
+    assert found.kernel_s == pytest.approx(Parameters().kernel_s * np.exp(kernel))
+    assert (found.low_frac, found.basis) == (low_frac, basis)
+
+
+def test_exact_sets_win_over_what_is_shared(shared):
+    """A set made for exactly this is used as it is."""
+    found = parameters_for(accelerator("h100_sxm"), "vllm", precision("fp8"), shared)
+    assert (found.matmul_frac, found.step_s) == (0.5, Parameters().step_s)
+
+
+def test_bad_corrections_name_every_problem(shared):
+    """Unknown levels and fields are all named."""
+    path = shared / "calibrated" / "shared.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["corrections"] |= {"rack": {"one": {}}, "engine": {"vllm": {"speed": 1.0}}}
+    path.write_text(yaml.safe_dump(document))
+    with pytest.raises(InputError) as error:
+        read_corrections(path)
+    assert len(error.value.problems) == 2
+
+
+def test_models_that_were_not_fitted_widen():
+    """Only a set that lists its models tells new ones apart."""
+    found = Parameters(models=("known",), new_model_power={"tpot_s": 1.5})
+    assert (found.power_for("known", "tpot_s"), found.power_for("new", "tpot_s")) == (1.0, 1.5)
+    assert found.power_for("new", "ttft_s") == Parameters().power_for("new", "tpot_s") == 1.0
 
 
 def test_bad_files_name_every_problem(tmp_path):
