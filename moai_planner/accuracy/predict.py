@@ -9,9 +9,11 @@ import numpy as np
 
 from moai_planner.accuracy.draft import kept_tokens
 from moai_planner.accuracy.prepare import Prepared
+from moai_planner.accuracy.simulated import simulate_runs
 from moai_planner.accuracy.steady import pack, solve_steady
 from moai_planner.costmodel.serving import parameter_columns, stack, step_times_of, work_of
 from moai_planner.domain.parameters import Parameters
+from moai_planner.domain.step import StepTimes
 from moai_planner.domain.units import MILLI
 
 
@@ -24,6 +26,18 @@ class Predictor:
 
     def outcomes(self, parameters: list[Parameters] | None = None) -> np.ndarray:
         """Steady state of every run (`steady.OUT`) with one parameter set a configuration."""
+        return self._outcomes(parameters)[0]
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Every metric with the parameters that the configurations carry, transients and tails simulated."""
+        out, times = self._outcomes(None)
+        values = metrics_of(self.prepared, out)
+        for i, found in simulate_runs(self.prepared, times).items():
+            for name, value in found.items():
+                values.setdefault(name, np.full(len(out), np.nan))[i] = value
+        return values
+
+    def _outcomes(self, parameters: list[Parameters] | None) -> tuple[np.ndarray, list[StepTimes]]:
         configurations = self.prepared.configurations
         columns = parameter_columns(parameters or [c.parameters for c in configurations])
         times = step_times_of(configurations, self.work, columns)
@@ -31,7 +45,7 @@ class Predictor:
         _set_transfers(records, columns)
         accept_frac = columns.draft_accept_frac[records["decode"], 0]
         records["accepted_tokens"] = kept_tokens(records["draft_tokens"], accept_frac)
-        return solve_steady(pack(times), records)
+        return solve_steady(pack(times), records), times
 
 
 def _set_transfers(records: np.ndarray, p: Parameters) -> None:
@@ -56,7 +70,7 @@ def predict(prepared: Prepared) -> dict[str, np.ndarray]:
     """Metrics of every run with the parameters its configurations carry."""
     if not prepared.runs:
         return {}
-    return metrics_of(prepared, Predictor(prepared).outcomes())
+    return Predictor(prepared).metrics()
 
 
 def metrics_of(prepared: Prepared, out: np.ndarray) -> dict[str, np.ndarray]:

@@ -74,6 +74,7 @@ class Run:
     "0 = not by a rate."
     requests: int
     prefix_hit_frac: float
+    "Prompt tokens found in the cache, over the whole run."
     max_num_seqs: int
     "0 = not stated."
     max_num_batched_tokens: int
@@ -87,6 +88,8 @@ class Run:
     "Stream events that the client counted for each token (found from its own latencies)."
     tokens_per_event: float = 1.0
     "Tokens that the server sent in one stream event (its stream interval)."
+    distinct_prompts: int = 1
+    "Beginnings that the prompts share, in turn (with `prefix_hit_frac`)."
     assumed: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
 

@@ -1,0 +1,154 @@
+"""Runs that no steady state describes, request by request through the simulator.
+
+simulate_runs(prepared, times)        # index of a run → metric → value
+
+- A run at a rate without a limit on what is in flight is its own transient: its queue grows and drains with
+  the random gaps, so all of its metrics come from here.
+- A closed loop that the KV cache may not hold preempts, and the time away counts in a sequence's time per
+  token.
+- Any other closed loop agrees with the steady state (within 0.5 % in TPOT on the calibration rows), and
+  loops of one length march in step here as real ones do not: only the tails are taken.
+
+Seeds are fixed. The simulator schedules as vLLM does; it has no drafts, and disaggregated runs stay with the
+steady state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from moai_planner.accuracy.prepare import Prepared
+from moai_planner.accuracy.run import Run
+from moai_planner.costmodel.configuration import Configuration
+from moai_planner.domain.errors import InputError
+from moai_planner.domain.step import StepTimes
+from moai_planner.domain.units import MILLI
+from moai_planner.simulate.bench import (
+    BenchSettings,
+    bench_requests,
+    bench_result,
+    overhead_of,
+)
+from moai_planner.simulate.instance import InstanceModel, instance_of
+from moai_planner.simulate.serve import Requests, serve
+from moai_planner.simulate.system import build_machine, colocated
+
+MOST_BLOCKS = 1 << 40
+"""KV blocks of a rank whose room does not bind."""
+PREEMPTING = ("vllm", "moreh-vllm", "atom")
+"""Engines that admit while blocks are free and preempt when they run out."""
+TAILS = ("ttft_ms_p90", "tpot_ms_p99", "e2el_s_p99", "itl_ms_median")
+"""What the steady state does not know of a closed loop."""
+NAMES = {
+    **{f"{name}_ms_mean": f"mean_{name}_ms" for name in ("ttft", "tpot", "itl")},
+    **{f"{name}_ms_median": f"median_{name}_ms" for name in ("ttft", "tpot", "itl")},
+    **{f"{name}_ms_p99": f"p99_{name}_ms" for name in ("ttft", "tpot", "itl")},
+    "ttft_ms_p90": "p90_ttft_ms",
+    "output_tps": "output_throughput",
+    "total_tps": "total_token_throughput",
+}
+"""Metric of the table → key of the benchmark's result."""
+
+
+def simulate_runs(prepared: Prepared, times: Sequence[StepTimes]) -> dict[int, dict[str, float]]:
+    """What the simulator says of each run it should be asked for; runs it cannot serve are left out."""
+    found: dict[int, dict[str, float]] = {}
+    for i, run in enumerate(prepared.runs):
+        record = prepared.records[i]
+        if run.disaggregated or record["draft_tokens"] > 0 or run.arrivals not in ("open", "closed"):
+            continue
+        wanted = None if transient(run) or may_preempt(run, record) else TAILS
+        if wanted and not any(name in run.metrics for name in wanted):
+            continue
+        j = record["decode"]
+        try:
+            values = _metrics(run, _simulate(run, record, prepared.configurations[j], times[j]))
+        except InputError:
+            continue
+        found[i] = {name: value for name, value in values.items() if wanted is None or name in wanted}
+    return found
+
+
+def transient(run: Run) -> bool:
+    """Whether the run is its own transient: arrivals at a rate, nothing that limits what is in flight."""
+    return run.arrivals == "open" and run.concurrency == 0
+
+
+def may_preempt(run: Run, record: np.void) -> bool:
+    """Whether the sequences in flight, each at its longest, would not fit."""
+    each = run.concurrency / (record["decode_workers"] * record["decode_ranks"])
+    longest = run.isl_tokens + run.osl_tokens
+    return run.engine in PREEMPTING and bool(each * longest > record["kv_tokens"])
+
+
+def _simulate(run: Run, record: np.void, c: Configuration, times: StepTimes) -> Mapping[str, float]:
+    workers = run.workers[-1]
+    instance = _instance(record, c, times)
+    system = colocated(instance, workers.count)
+    longest = 2.0 / (1.0 + run.length_low_frac)
+    settings = BenchSettings(
+        num_prompts=round(run.requests),
+        request_rate=run.request_rate or math.inf,
+        max_concurrency=round(run.concurrency),
+        input_tokens=round(run.isl_tokens),
+        output_tokens=round(run.osl_tokens),
+        range_low_frac=run.length_low_frac * longest,
+        range_high_frac=longest,
+    )
+    requests = bench_requests(settings)
+    if run.prefix_hit_frac > 0:
+        requests = _with_prefixes(requests, run, instance.engine.block_size_tokens)
+    served = serve(
+        build_machine(system),
+        system,
+        requests,
+        limit=settings.max_concurrency,
+        overhead_s=overhead_of(system, requests),
+    )
+    return bench_result(served)
+
+
+def _instance(record: np.void, c: Configuration, times: StepTimes) -> InstanceModel:
+    """The engine with the KV and the limits that the steady state gives it."""
+    instance = instance_of(c, times)
+    block = c.engine.block_size_tokens
+    blocks = int(min(record["kv_tokens"] / block, MOST_BLOCKS))
+    sequences = int(min(record["max_sequences"], len(times.decode_s) - 1))
+    return replace(
+        instance,
+        engine=replace(c.engine, max_num_seqs=sequences, prefix_caching=True),
+        memory=replace(instance.memory, kv_blocks=blocks, kv_tokens=blocks * block),
+    )
+
+
+def _with_prefixes(requests: Requests, run: Run, block_tokens: int) -> Requests:
+    """Prompts that begin alike: one granule of whole blocks holds what they share, the rest is their own.
+
+    `distinct_prompts` beginnings take turns.
+    """
+    shared = max(block_tokens, int(run.prefix_hit_frac * run.isl_tokens) // block_tokens * block_tokens)
+    granules = requests.isl_tokens // shared
+    starts = np.concatenate([[0], np.cumsum(granules)])
+    hashes = np.arange(starts[-1], dtype=np.int64) + run.distinct_prompts
+    whole = granules > 0
+    hashes[starts[:-1][whole]] = (np.arange(len(granules)) % run.distinct_prompts)[whole]
+    return replace(requests, hashes=hashes, starts=starts[:-1], granule_tokens=shared)
+
+
+def _metrics(run: Run, result: Mapping[str, float]) -> dict[str, float]:
+    """In the names and units of the table, as this client counted them."""
+    values = {name: result[key] for name, key in NAMES.items()}
+    for statistic in ("mean", "median", "p99"):
+        values[f"tpot_ms_{statistic}"] /= run.events_per_token
+        values[f"itl_ms_{statistic}"] *= run.tokens_per_event
+    for statistic in ("mean", "median"):  # a p99 is a token's gap, however many empty events follow
+        values[f"itl_ms_{statistic}"] /= run.events_per_token
+    for statistic in ("mean", "median", "p99"):
+        values[f"e2el_s_{statistic}"] = result[f"{statistic}_e2el_ms"] * MILLI
+    for name in ("output_tps", "total_tps"):
+        values[f"{name}_per_accel"] = values[name] / run.devices
+    return values

@@ -1,0 +1,86 @@
+"""Transients and tails through the simulator: agreement with the steady state, saturation, prefixes."""
+
+import numpy as np
+
+from moai_planner.accuracy.measurements import parse_measurements
+from moai_planner.accuracy.predict import Predictor, metrics_of, predict
+from moai_planner.accuracy.prepare import prepare
+from moai_planner.accuracy.simulated import may_preempt, simulate_runs, transient
+from moai_planner.catalog.accelerators import accelerator
+from moai_planner.catalog.models import model
+from moai_planner.catalog.parameters import parameters_for
+from moai_planner.costmodel.serving import step_times_many
+
+HEAD = (
+    "id,model,precision,engine,topology,accelerator,n_accelerators,tp,isl,osl,length_spread,concurrency,"
+    "request_rate,n_requests,prefix_hit_frac,tpot_ms_p99,notes"
+)
+
+
+def prepared(*rows: str):
+    """Rows given as `isl,osl,length_spread,concurrency,request_rate,n_requests,prefix_hit_frac,notes`."""
+    lines = []
+    for i, row in enumerate(rows):
+        *load, notes = row.split(",")
+        engine = "meta-llama/Llama-3.1-8B-Instruct,bf16,vllm,colocated,h100_sxm,1,1"
+        lines.append(f"{i},{engine},{','.join(load)},1.0,{notes}")
+    runs = parse_measurements("\n".join((HEAD, *lines)) + "\n", "rows.csv").runs
+    return prepare(runs, model, accelerator, parameters_for)
+
+
+def simulated(*rows: str):
+    p = prepared(*rows)
+    return simulate_runs(p, step_times_many(p.configurations))
+
+
+def steady(*rows: str):
+    p = prepared(*rows)
+    return metrics_of(p, Predictor(p).outcomes())
+
+
+def test_low_rate_agrees_with_the_steady_state():
+    """Far from saturation a run at a rate is its steady state."""
+    row = "1000,200,fixed,,2,1000,,"
+    found, expected = simulated(row)[0], steady(row)
+    for name in ("ttft_ms_mean", "tpot_ms_mean", "e2el_s_mean", "total_tps"):
+        np.testing.assert_allclose(found[name], expected[name][0], rtol=0.03)
+
+
+def test_overload_grows_with_the_run():
+    """Above capacity TTFT grows with the number of requests, and throughput does not."""
+    short, long = simulated("2000,200,fixed,,60,600,,", "2000,200,fixed,,60,1200,,").values()
+    assert 1.7 < long["ttft_ms_mean"] / short["ttft_ms_mean"] < 2.3
+    assert 0.95 < long["total_tps"] / short["total_tps"] < 1.1
+
+
+def test_tails_are_beyond_the_middle_and_repeat():
+    """A p99 is no less than its median; the same rows give the same figures."""
+    row = "1000,200,uniform 0.8-1.0,32,,320,,"
+    p = prepared(row)
+    once, twice = predict(p), predict(p)
+    assert once["tpot_ms_p99"][0] >= once["tpot_ms_median"][0] * 0.99
+    assert {k: v.tolist() for k, v in once.items()} == {k: v.tolist() for k, v in twice.items()}
+
+
+def test_preempted_time_counts_as_time_per_token():
+    """Where KV binds, sequences wait among their tokens: TPOT is above the steady one."""
+    row = "1000,8000,uniform 0.8-1.0,256,,1024,,"
+    p = prepared(row)
+    assert may_preempt(p.runs[0], p.records[0])
+    assert predict(p)["tpot_ms_mean"][0] > 1.1 * steady(row)["tpot_ms_mean"][0]
+    assert not may_preempt(*((q := prepared("1000,200,fixed,8,,80,,")).runs[0], q.records[0]))
+
+
+def test_prefixes_spare_prompts():
+    """Shared beginnings lower TTFT, about as far as the steady state says."""
+    found = simulated("4000,100,fixed,,2,500,,", "4000,100,fixed,,2,500,0.75,")
+    expected = steady("4000,100,fixed,,2,500,,", "4000,100,fixed,,2,500,0.75,")["ttft_ms_mean"]
+    ratio = found[1]["ttft_ms_mean"] / found[0]["ttft_ms_mean"]
+    np.testing.assert_allclose(ratio, expected[1] / expected[0], rtol=0.1)
+
+
+def test_repeated_prompts_are_found_in_the_cache():
+    """A generator of few prompts: their number and the whole blocks give the share."""
+    run = prepared("592,247,,,5,3000,,shared_prefix codegen prefix cache on").runs[0]
+    assert transient(run)
+    np.testing.assert_allclose(run.prefix_hit_frac, 576 / 592 * (1 - 45 / 3000))
