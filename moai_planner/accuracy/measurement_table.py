@@ -65,8 +65,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 TOPOLOGIES = ("colocated", "disaggregated")
 LARGEST = GIGA
 """No length, count, rate or time in milliseconds of a serving run is above this, or below one over it."""
-WRONG_UNIT = 100.0
-"""Latencies that disagree by more than this factor are in different units (seconds beside milliseconds)."""
+WRONG_UNIT = (200.0, 5000.0)
+"""Latencies that disagree by such a factor, either way, are seconds beside milliseconds."""
 GZIP_MAGIC = b"\x1f\x8b"
 SHOWN = 40
 """Characters of a bad value that a message repeats."""
@@ -242,7 +242,7 @@ def _check_units(numbers: Mapping[str, float], file: str, where: str) -> Iterato
         if not (e2el_s and ttft_ms and tpot_ms and osl):
             continue
         factor = e2el_s / (MILLI * (ttft_ms + tpot_ms * max(osl - 1.0, 0.0)))
-        if factor > WRONG_UNIT or factor < 1.0 / WRONG_UNIT:
+        if WRONG_UNIT[0] < max(factor, 1.0 / factor) < WRONG_UNIT[1]:
             remedy = (
                 "e2el_s is in seconds, ttft_ms and tpot_ms in milliseconds: "
                 f"ttft + tpot x (osl - 1) is {e2el_s / factor:.4g} s"

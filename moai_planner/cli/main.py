@@ -16,6 +16,8 @@ from moai_planner.cli import calibrate, catalog, emit, estimate, profile, simula
 from moai_planner.domain.errors import Infeasible, InputError
 
 EXIT_FAILED, EXIT_INPUT, EXIT_NO, EXIT_INTERRUPTED = 1, 2, 3, 130
+MOST_PROBLEMS = 100
+"""Shown of one input; the others are counted."""
 _INTERRUPTED = "interrupted; nothing half-written"
 
 app = typer.Typer(
@@ -65,8 +67,10 @@ def run() -> None:
     except InputError as error:
         count = len(error.problems)
         print(f"{count} problem{'s' if count > 1 else ''} in the input:", file=sys.stderr)
-        for problem in error.problems:
+        for problem in error.problems[:MOST_PROBLEMS]:
             print(f"  {problem}", file=sys.stderr)
+        if count > MOST_PROBLEMS:
+            print(f"  … and {count - MOST_PROBLEMS} more", file=sys.stderr)
         sys.exit(EXIT_INPUT)
     except Infeasible as error:
         print(f"no: {error}", file=sys.stderr)

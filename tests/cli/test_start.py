@@ -52,3 +52,24 @@ def test_catalog_json_parses():
     answer = moai_plan("catalog", "accelerators", "--json")
     assert answer.returncode == 0, answer.stderr
     assert len(json.loads(answer.stdout)) >= 24
+
+
+def test_an_interrupt_while_modules_load_is_no_traceback():
+    """The command takes over the interrupt only once it can answer it."""
+    code = (
+        "import signal, sys; from moai_planner.cli import entry, main;"
+        "main.run = lambda: print(signal.getsignal(signal.SIGINT) is signal.default_int_handler);"
+        "entry.run()"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "True"
+
+
+def test_very_many_problems_are_counted(tmp_path):
+    path = tmp_path / "t.csv"
+    head = "id,model,engine,topology,accelerator,isl\n"
+    path.write_text(head + "".join(f"{i},m,vllm,colocated,h100,none\n" for i in range(1000)))
+    answer = moai_plan("validate", str(path))
+    assert answer.returncode == 2
+    assert "1000 problems" in answer.stderr
+    assert "and 900 more" in answer.stderr
