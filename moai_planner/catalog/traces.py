@@ -68,7 +68,7 @@ def trace(reference: str, file: str = "", field: str = "trace", seed: int | None
 
     `file` and `field` say where the reference stood. `seed` replaces the one of a sampled trace.
     """
-    path = _find(reference, file or "trace", field)
+    path = _find(reference, file or "trace", field if file else "")
     yaml_path, data_path = _yaml_and_data(path)
     name, options = describe(yaml_path) if yaml_path else ("", Options())
     if seed is not None:

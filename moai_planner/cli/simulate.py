@@ -25,7 +25,9 @@ def simulate(
         ),
     ] = "weighted",
     rate_scale: Annotated[float, typer.Option(help="Factor on the plan's own rates.")] = 1.0,
-    requests_out: Annotated[Path | None, typer.Option(help="One row a request, Parquet.")] = None,
+    requests_out: Annotated[
+        Path | None, typer.Option(help="One row a request, Parquet; CSV if named so (.csv, .csv.gz).")
+    ] = None,
     bench: Annotated[bool, typer.Option("--bench", help="Replay a benchmark run; flags below.")] = False,
     model: Annotated[str | None, typer.Option(help="Bench: shipped model or path of a config.json.")] = None,
     on: Annotated[str | None, typer.Option("--on", help="Bench: accelerator.")] = None,
@@ -97,12 +99,12 @@ def simulate(
     _simulate_bench(instance, replicas, router, settings, requests_out, as_json)
 
 
-def _trace(reference: str | None):
+def _trace(reference: str | None, file: str = "--trace", field: str = ""):
     if reference is None:
         return None
     from moai_planner.catalog.traces import trace
 
-    return trace(reference)
+    return trace(reference, file, field)
 
 
 def _simulate_bench(instance, replicas, router, settings, requests_out, as_json) -> None:
@@ -146,7 +148,10 @@ def _simulate_plan(path, trace, seed, router, rate_scale, requests_out, as_json)
     plan = read_plan(path)
     if plan.status not in ("optimal", "feasible"):
         raise Infeasible(f"the plan is {plan.status}, there is nothing to simulate")
-    traces = {each.trace: _trace(trace or each.trace) for each in plan.deployments}
+    traces = {
+        each.trace: _trace(trace) if trace else _trace(each.trace, str(path), f"trace of {each.name}")
+        for each in plan.deployments
+    }
     models = instance_models(plan)
     report = simulate_plan(plan, models, traces, seed, router, rate_scale)
     if requests_out:
@@ -213,8 +218,6 @@ def _print_deployment(d) -> None:
 
 
 def _write_requests(path: Path, runs, names) -> None:
-    import tempfile
-
     import pandas as pd
 
     from moai_planner.cli.output import write_bytes
@@ -223,6 +226,23 @@ def _write_requests(path: Path, runs, names) -> None:
     table = pd.concat(
         [pd.DataFrame({"deployment": name, **rows_of(run)}) for name, run in zip(names, runs, strict=True)]
     )
+    write_bytes(path, _as_csv(table, path) if ".csv" in path.suffixes else _as_parquet(table))
+
+
+def _as_csv(table, path: Path) -> bytes:
+    import gzip
+
+    content = table.to_csv(index=False, lineterminator="\n").encode()
+    return gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
+
+
+def _as_parquet(table) -> bytes:
+    """By fastparquet itself: pandas will stop passing tables on to it, and pyarrow is many times its size."""
+    import tempfile
+
+    import fastparquet
+
     with tempfile.TemporaryDirectory() as folder:
-        table.to_parquet(Path(folder) / "requests.parquet", engine="fastparquet", index=False)
-        write_bytes(path, (Path(folder) / "requests.parquet").read_bytes())
+        file = Path(folder) / "requests.parquet"
+        fastparquet.write(str(file), table, write_index=False)
+        return file.read_bytes()

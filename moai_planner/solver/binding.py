@@ -32,11 +32,9 @@ def _stock(problem: Problem, answer: Answer, relaxed: Answer):
                 continue
             worth = abs(dual) * full
             if problem.objective == "most-load":
-                yield Binding(
-                    f"stock of {pool.name}",
-                    f"one more {pool.name} node would add {worth:.1%} of the traffic",
-                    None,
-                )
+                added = f"{worth:.1%} of" if worth < 1 else f"{worth:.3g} times"
+                meaning = f"one more {pool.name} node would add {added} the traffic"
+                yield Binding(f"stock of {pool.name}", meaning, None)
             elif problem.objective == "least-cost":
                 meaning = (
                     f"one more {pool.name} node saves ${worth:.2f}/h beyond its price"

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from moai_planner.cli.main import app
+from moai_planner.domain.errors import InputError
 
 REQUESTS = 19_366
 PLAN = [
@@ -46,6 +47,23 @@ def test_requests_are_conserved_and_agree_with_the_file(plan, tmp_path):
     assert len(rows) == REQUESTS - sum(deployment["left_out"].values())
     assert deployment["verdict"] == "stable"
     assert 0 < deployment["statistics"]["ttft_p50"]["value"] <= deployment["statistics"]["ttft_p99"]["value"]
+
+
+def test_requests_as_csv_are_those_of_parquet(plan, tmp_path):
+    """The ending of the name chooses; compressed, the bytes are the same each time."""
+    paths = [tmp_path / name for name in ("r.parquet", "r.csv", "r.csv.gz", "again.csv.gz")]
+    for path in paths:
+        run("simulate", plan, "--requests-out", path)
+    whole, text, packed = pd.read_parquet(paths[0]), pd.read_csv(paths[1]), pd.read_csv(paths[2])
+    assert len(whole) == len(text) == len(packed) == REQUESTS
+    assert whole["finish_s"].to_numpy() == pytest.approx(packed["finish_s"].to_numpy())
+    assert paths[2].read_bytes() == paths[3].read_bytes()
+
+
+def test_a_wrong_trace_is_named_once(plan):
+    with pytest.raises(InputError) as caught:
+        CliRunner().invoke(app, ["simulate", str(plan), "--trace", "nope"], catch_exceptions=False)
+    assert str(caught.value).startswith("--trace: nope (give a path")
 
 
 def test_the_seed_decides(plan):
