@@ -105,13 +105,13 @@ def _notes(measurements, pairs) -> None:
     """What was left aside or carried over, on stderr."""
     from collections import Counter
 
-    from moai_planner.accuracy.families import FAMILIES
+    from moai_planner.accuracy.prepare import PROMPT_BUDGET_TOKENS
     from moai_planner.catalog.yaml_file import near
     from moai_planner.cli.output import note
 
     if measurements.ignored:
         note(f"columns that nothing here reads: {', '.join(measurements.ignored)}")
-    known = sorted({family.engine for family in FAMILIES})
+    known = sorted(PROMPT_BUDGET_TOKENS)
     used = Counter(workers.engine for run in measurements.runs for workers in run.workers)
     for engine, count in sorted(used.items()):
         if engine not in known:

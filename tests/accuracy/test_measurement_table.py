@@ -163,8 +163,8 @@ def test_unknown_names_are_listed_with_near_ones(tmp_path, changes, reason):
 def test_what_was_left_aside_is_said(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(
-        HEAD.replace("split", "split,rack,tpot_ms_p99")
-        + row(engine="vlm").replace("validate", "validate,7,12")
+        HEAD.replace("split", "split,rack,spec_decode,tpot_ms_p99")
+        + row(engine="vlm").replace("validate", "validate,7,mtp,12")
     )
     outcome = CliRunner().invoke(app, ["validate", str(path), "--json"])
     for words in ("nothing here reads: rack", "engine vlm", "did you mean vllm?", "tpot_ms_p99 (1)"):
