@@ -18,6 +18,7 @@ from moai_planner.accuracy.report import Left, accuracy_report
 from moai_planner.catalog.accelerators import accelerator
 from moai_planner.catalog.models import model
 from moai_planner.catalog.parameters import parameters_for
+from moai_planner.cli.measured_profiles import profile_for
 from moai_planner.cli.output import note, write_text
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -26,7 +27,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 def main(file: Path, calibration: Path | None) -> None:
     start_s = time.perf_counter()
     measurements = read_measurements(file)
-    prepared = prepare(measurements.runs, model, accelerator, parameters_for)
+    prepared = prepare(measurements.runs, model, accelerator, parameters_for, profile_for)
     pairs = pairs_of(prepared)
     note(f"{len(prepared.runs)} runs predicted in {time.perf_counter() - start_s:.1f} s")
     unsupported = (*measurements.unsupported, *prepared.unsupported, *unpredicted(prepared, pairs))

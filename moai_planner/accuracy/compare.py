@@ -13,6 +13,7 @@ from moai_planner.accuracy.intervals import ends
 from moai_planner.accuracy.predict import predict
 from moai_planner.accuracy.prepare import Prepared
 from moai_planner.accuracy.run import Run, Unsupported
+from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.units import MILLI
 
 DIGITS = 6
@@ -62,13 +63,16 @@ def pairs_of(prepared: Prepared) -> tuple[Pair, ...]:
     first_share = values["ttft_ms_mean"] * MILLI / values["e2el_s_mean"] if values else np.zeros(0)
     found: list[Pair] = []
     for i, run in enumerate(prepared.runs):
-        parameters = prepared.configurations[prepared.records["decode"][i]].parameters
+        configuration = prepared.configurations[prepared.records["decode"][i]]
+        parameters = configuration.parameters
+        timed = isinstance(configuration.measured, OperatorTable)
+        basis = "measured operators" if timed else parameters.basis.value
         for metric, measured in run.metrics.items():
             predicted = float(values[metric][i]) if metric in values else np.nan
             if not np.isfinite(predicted):
                 continue
             low, high = ends(metric, predicted, parameters, run.model, first_share[i])
-            found.append(Pair(run, metric, measured, predicted, low, high, parameters.basis.value))
+            found.append(Pair(run, metric, measured, predicted, low, high, basis))
     return tuple(found)
 
 

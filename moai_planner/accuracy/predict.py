@@ -11,7 +11,7 @@ from moai_planner.accuracy.draft import kept_tokens
 from moai_planner.accuracy.prepare import Prepared
 from moai_planner.accuracy.simulated import simulate_runs
 from moai_planner.accuracy.steady import pack, solve_steady
-from moai_planner.costmodel.serving import parameter_columns, stack, step_times_of, work_of
+from moai_planner.costmodel.serving import parameter_columns, stack, step_times_of, timed, work_of
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.step import StepTimes
 from moai_planner.domain.units import MILLI
@@ -40,7 +40,7 @@ class Predictor:
     def _outcomes(self, parameters: list[Parameters] | None) -> tuple[np.ndarray, list[StepTimes]]:
         configurations = self.prepared.configurations
         columns = parameter_columns(parameters or [c.parameters for c in configurations])
-        times = step_times_of(configurations, self.work, columns)
+        times = timed(configurations, step_times_of(configurations, self.work, columns))
         records = self.prepared.records.copy()
         _set_transfers(records, columns)
         accept_frac = columns.draft_accept_frac[records["decode"], 0]

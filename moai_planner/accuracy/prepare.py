@@ -24,13 +24,17 @@ from moai_planner.costmodel.serving import kv_transfer, memory_budget
 from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.layout import Engine, Layout
+from moai_planner.domain.measured import MeasuredPoint
 from moai_planner.domain.model import Model
+from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.precision import PRECISIONS, Precision
 
 ModelOf = Callable[[str], Model]
 AcceleratorOf = Callable[[str], Accelerator]
 ParametersOf = Callable[[Accelerator, str, Precision], Parameters]
+MeasuredOf = Callable[[Accelerator, str, Model, Precision, Layout], tuple[MeasuredPoint, ...] | OperatorTable]
+"""Steps or operators that were timed of a configuration; empty where none were."""
 
 DEVICES_PER_NODE = 8
 PROMPT_BUDGET_TOKENS = {"vllm": 8192, "moreh-vllm": 8192, "atom": 16384, "sglang": 16384, "trtllm": 8192}
@@ -67,11 +71,20 @@ class Prepared:
     records: np.ndarray
 
 
+def nothing_measured(*_: object) -> tuple[MeasuredPoint, ...]:
+    """Every step time comes from the model: what a fit needs."""
+    return ()
+
+
 def prepare(
-    runs: Sequence[Run], model_of: ModelOf, accelerator_of: AcceleratorOf, parameters_of: ParametersOf
+    runs: Sequence[Run],
+    model_of: ModelOf,
+    accelerator_of: AcceleratorOf,
+    parameters_of: ParametersOf,
+    measured_of: MeasuredOf = nothing_measured,
 ) -> Prepared:
     """Resolve names, share configurations, collect what cannot be predicted."""
-    table = _Table(model_of, accelerator_of, parameters_of)
+    table = _Table(model_of, accelerator_of, parameters_of, measured_of)
     kept: list[Run] = []
     left_out: list[Unsupported] = []
     records: list[tuple] = []
@@ -110,8 +123,9 @@ def _left_out(run: Run, reason: str) -> Unsupported:
 class _Table:
     """Distinct configurations, by everything that tells them apart."""
 
-    def __init__(self, model_of: ModelOf, accelerator_of: AcceleratorOf, parameters_of: ParametersOf):
+    def __init__(self, model_of, accelerator_of, parameters_of, measured_of):
         self.model_of, self.accelerator_of, self.parameters_of = model_of, accelerator_of, parameters_of
+        self.measured_of = measured_of
         self.configurations: list[Configuration] = []
         self.groups: list[tuple[str, str, str]] = []
         self._index: dict[tuple, int] = {}
@@ -185,6 +199,7 @@ class _Table:
                 devices_per_node=per_node,
                 network_bytes_per_s=run.network_bytes_per_s or accelerator.scale_out_bytes_per_s * per_node,
                 parameters=self.parameters_of(accelerator, workers.engine, precision),
+                measured=self.measured_of(accelerator, workers.engine, model, precision, layout),
             )
             self._index[key] = len(self.configurations)
             self.configurations.append(configuration)

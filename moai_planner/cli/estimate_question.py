@@ -29,6 +29,7 @@ from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.layout import Engine, Layout
 from moai_planner.domain.measured import StepShape
 from moai_planner.domain.model import Model
+from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.precision import PRECISIONS, Precision
 from moai_planner.domain.provenance import Basis
 from moai_planner.domain.step import MemoryBudget
@@ -127,7 +128,7 @@ def _predict(question, device, chosen_model, precision, layout, per_node, networ
     measured = ()
     if question.use_profile:
         measured = profile_for(device, engine.name, chosen_model, precision, layout)
-    if measured and device.platform not in GRAPH_PLATFORMS:
+    if isinstance(measured, tuple) and measured and device.platform not in GRAPH_PLATFORMS:
         engine = replace(engine, graphs=False)
     c = Configuration(
         device, chosen_model, precision, layout, engine, per_node, network_bytes_per_s, parameters, measured
@@ -311,7 +312,13 @@ def _device_problems(q: Question, layout: Layout, per_node: int) -> list[Problem
 
 def _assumptions(q: Question, c: Configuration) -> tuple[str, ...]:
     found = [f"parameters: {c.parameters.note or c.parameters.basis.value}"]
-    if c.measured:
+    if isinstance(c.measured, OperatorTable):
+        found = [
+            f"step times: {source(c)} {c.measured.name} of {c.engine.name} {c.measured.engine_version} on "
+            f"{c.accelerator.id}, {c.measured.timings} timings ({c.measured.source.title})",
+            f"collectives, shares of operations, and time outside the engine: {found[0]}",
+        ]
+    elif c.measured:
         path = profile_path(c.accelerator, c.engine.name, c.model, c.precision, c.layout)
         version = path.parent.name.partition("-")[2]
         found = [
@@ -345,6 +352,8 @@ def source(c: Configuration) -> str:
     """Where the step times come from."""
     if not c.measured:
         return c.parameters.basis.value
+    if isinstance(c.measured, OperatorTable):
+        return "measured operators"
     if any(collectives_s(c, [point.shape for point in c.measured])):
         return "measured shard + modelled collectives"
     return "measured profile"

@@ -2,9 +2,10 @@
 
     <accelerator>/<engine>-<version>/<model>.csv beside meta.yaml, as `moai-plan profile` writes them
 
-A profile answers for the same accelerator, engine, layer sizes and number format, on one device and on copies
-of it that do not talk. A rank of a larger layout, timed alone (`--tp`, `--ep`), answers for that layout, and
-the cost model adds its collectives. Of several engine versions the newest answers.
+A profile answers for the same accelerator, engine, layer sizes and number format, on one device and on
+copies of it that do not talk. A rank of a larger layout, timed alone (`--tp`, `--ep`), answers for that
+layout, and the cost model adds its collectives. Of several engine versions the newest answers. Where no
+step was measured, timings of the layers' operators (`catalog/operator_file.py`) answer.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import Any
 
 from moai_planner.catalog.models import model as shipped_model
 from moai_planner.catalog.models import model_names, read_model
+from moai_planner.catalog.operator_file import operators_for
 from moai_planner.catalog.paths import data_root
 from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.layout import Layout
 from moai_planner.domain.measured import MeasuredPoint, Shard
 from moai_planner.domain.model import Model
+from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.precision import PRECISIONS, Precision
 from moai_planner.domain.provenance import ASSUMED, Source
 from moai_planner.profile.table import read_meta, read_points
@@ -35,11 +38,14 @@ def measured_root() -> Path:
 
 def profile_for(
     accelerator: Accelerator, engine: str, model: Model, precision: Precision, layout: Layout
-) -> tuple[MeasuredPoint, ...]:
-    """Points of the configuration, empty where there are none. InputError names file and line."""
+) -> tuple[MeasuredPoint, ...] | OperatorTable:
+    """Whole steps that were timed, else operators of the model's layers, else nothing. InputError names file
+    and line."""
     path = profile_path(accelerator, engine, model, precision, layout)
     shard = shard_of(layout, model)
-    return _points(path).get(shard, ()) if path and shard else ()
+    if path and shard:
+        return _points(path).get(shard, ())
+    return operators_for(accelerator.id, engine, model, precision, layout) or ()
 
 
 def shard_of(layout: Layout, model: Model) -> Shard | None:

@@ -36,6 +36,7 @@ def validate(
     from moai_planner.catalog.accelerators import accelerator, accelerator_named
     from moai_planner.catalog.models import model as model_of
     from moai_planner.catalog.parameters import parameters_for
+    from moai_planner.cli.measured_profiles import profile_for
     from moai_planner.cli.output import print_json
 
     setup = Setup(model, on, engine, precision, tp, dp, replicas, ep)
@@ -44,7 +45,7 @@ def validate(
     runs = tuple(run for run in measurements.runs if split in ("", run.split))
     unreadable = tuple(row for row in measurements.unsupported if split in ("", row.split))
     _check_split(file, split, measurements, len(runs) + len(unreadable))
-    prepared = prepare(runs, model_of, accelerator, parameters_for)
+    prepared = prepare(runs, model_of, accelerator, parameters_for, profile_for)
     pairs = pairs_of(prepared)
     unsupported = (*unreadable, *prepared.unsupported, *unpredicted(prepared, pairs))
     _notes(Measurements(prepared.runs, (), measurements.ignored), pairs)

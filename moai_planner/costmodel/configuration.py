@@ -8,6 +8,7 @@ from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.layout import Engine, Layout
 from moai_planner.domain.measured import MeasuredPoint
 from moai_planner.domain.model import Model
+from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.precision import Precision
 
@@ -25,5 +26,5 @@ class Configuration:
     network_bytes_per_s: float
     "Per node, one direction, between nodes."
     parameters: Parameters
-    measured: tuple[MeasuredPoint, ...] = ()
-    "Steps timed on one rank of this layout, alone: collectives are added, and step times come from them."
+    measured: tuple[MeasuredPoint, ...] | OperatorTable = ()
+    "Steps of one rank of this layout, or operators of its layers, timed alone: collectives are added."

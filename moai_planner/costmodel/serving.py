@@ -27,10 +27,12 @@ from moai_planner.costmodel.breakdown import breakdown
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.measured import MeasuredSteps, measured_steps
 from moai_planner.costmodel.memory import memory_budget
+from moai_planner.costmodel.operators import operator_times
 from moai_planner.costmodel.power import power_w
 from moai_planner.costmodel.transfer import kv_transfer
 from moai_planner.domain.measured import StepShape
 from moai_planner.domain.model import APPROXIMATED_ARCHITECTURES
+from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.step import StepTimes
 
@@ -48,6 +50,7 @@ __all__ = [
     "step_times",
     "step_times_many",
     "step_times_of",
+    "timed",
     "work_of",
 ]
 
@@ -68,15 +71,25 @@ def step_times_many(configurations: Sequence[Configuration]) -> list[StepTimes]:
         return []
     work, parameters = columns(configurations)
     modelled = step_times_of(configurations, work, parameters)
+    return timed(configurations, modelled)
+
+
+def timed(configurations: Sequence[Configuration], modelled: Sequence[StepTimes]) -> list[StepTimes]:
+    """What was timed in place of what the model says, for the configurations that have timings."""
     return [
-        _measured(c, times).step_times() if c.measured else times
-        for c, times in zip(configurations, modelled, strict=True)
+        _timed(c, times) if c.measured else times for c, times in zip(configurations, modelled, strict=True)
     ]
 
 
+def _timed(c: Configuration, modelled: StepTimes) -> StepTimes:
+    if isinstance(c.measured, OperatorTable):
+        return operator_times(c, c.measured, modelled, work_of(c), c.parameters)
+    return _measured(c, modelled).step_times()
+
+
 def measured_steps_of(c: Configuration) -> MeasuredSteps | None:
-    """The measured points beside the model, step by step; None where nothing was measured."""
-    if not c.measured:
+    """The measured points beside the model, step by step; None where no whole step was measured."""
+    if not c.measured or isinstance(c.measured, OperatorTable):
         return None
     return _measured(c, step_times_of([c], *columns([c]))[0])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from moai_planner.domain.cluster import CapacityRequest
+from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.provenance import Basis
 from moai_planner.solver.candidates import Option
 from moai_planner.solver.traffic import PREFIX_REUSE_FRAC
@@ -22,7 +23,9 @@ def assumptions(request: CapacityRequest, used: Sequence[Option]) -> tuple[str, 
 def _of_predictions(request: CapacityRequest, used: Sequence[Option]):
     for option in used:
         basis = option.configuration.parameters.basis
-        if option.configuration.measured:
+        if isinstance(option.configuration.measured, OperatorTable):
+            yield f"step times of {option.pool.accelerator.name}: measured operators, summed over the layers"
+        elif option.configuration.measured:
             yield f"step times of {option.pool.accelerator.name}: measured steps, interpolated between them"
         elif basis not in (Basis.MEASURED, Basis.CALIBRATED):
             note = option.configuration.parameters.note

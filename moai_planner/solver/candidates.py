@@ -20,6 +20,7 @@ from moai_planner.domain.candidate import Candidate
 from moai_planner.domain.cluster import CapacityRequest, Deployment, Options, Pool
 from moai_planner.domain.layout import Engine, Layout, capture_sizes
 from moai_planner.domain.measured import MeasuredPoint
+from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.provenance import Interval
 from moai_planner.domain.step import MemoryBudget, StepTimes
@@ -40,8 +41,8 @@ PLANNED_BUSY_FRAC = 0.8
 """Share of time that steps run, for the power of an instance."""
 
 ParametersFor = Callable[..., Parameters]
-ProfileFor = Callable[..., tuple[MeasuredPoint, ...]]
-"""(accelerator, engine name, model, precision, layout) → steps that were measured of it."""
+ProfileFor = Callable[..., tuple[MeasuredPoint, ...] | OperatorTable]
+"""(accelerator, engine name, model, precision, layout) → steps or operators that were measured of it."""
 
 
 def no_profile(*_: object) -> tuple[MeasuredPoint, ...]:

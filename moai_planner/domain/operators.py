@@ -1,0 +1,76 @@
+"""Timings of the operators of one layer, on one device by one engine: what step times may be summed from.
+
+Times are of one transformer layer on one tensor rank, all kernels of it launched one after another, without
+collectives. A table serves every model whose layers have these sizes, however many layers it has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from moai_planner.domain.provenance import Source
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Seconds over one or more axes; linear between points, along the last two beyond them."""
+
+    axes: tuple[np.ndarray, ...]
+    seconds: np.ndarray
+    "[len(axis) for axis in axes]"
+
+    def at(self, *where: np.ndarray | float) -> np.ndarray:
+        """Multilinear interpolation; beyond an axis its outermost segment goes on.
+
+        >>> grid = Grid((np.array([1.0, 3.0]), np.array([0.0, 10.0])), np.array([[1.0, 2.0], [3.0, 4.0]]))
+        >>> float(grid.at(2.0, 5.0)), float(grid.at(5.0, 0.0))
+        (2.5, 5.0)
+        """
+        points = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in where))
+        lower, share = [], []
+        for axis, x in zip(self.axes, points, strict=True):
+            i = np.clip(np.searchsorted(axis, x, side="right") - 1, 0, max(0, len(axis) - 2))
+            j = np.minimum(i + 1, len(axis) - 1)
+            width = np.where(j > i, axis[j] - axis[i], 1.0)
+            lower.append(i)
+            share.append(np.where(j > i, (x - axis[i]) / width, 0.0))
+        total = np.zeros(points[0].shape)
+        for corner in np.ndindex(*(2,) * len(points)):
+            weight, index = np.ones(points[0].shape), []
+            for up, i, part, axis in zip(corner, lower, share, self.axes, strict=True):
+                weight = weight * (part if up else 1.0 - part)
+                index.append(np.minimum(i + up, len(axis) - 1))
+            total = total + weight * self.seconds[tuple(index)]
+        return np.maximum(total, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class OperatorTable:
+    """One model's layers on one device with one engine, at one tensor degree."""
+
+    name: str
+    engine_version: str
+    source: Source
+    layer: Grid
+    "Tokens → norms, products, rotary, activation of one layer (without attention and routed experts)."
+    tail: Grid
+    "Tokens → embedding and last norm, once a step."
+    head: Grid
+    "Rows → logits and sampling, once a step."
+    decode: Grid
+    "Sequences, context → attention of a pure decode step."
+    prompt: Grid
+    "Chunk tokens, cached tokens → attention of a prompt alone."
+    mixed: Grid
+    "Chunk tokens, sequences, context → attention of a prompt beside decoding sequences."
+    spread: Grid
+    "Sequences → share that decode attention takes longer when contexts differ."
+    experts: Grid | None
+    "Tokens (rows over experts a token), experts touched → routed experts of one layer."
+
+    @property
+    def timings(self) -> int:
+        grids = (self.layer, self.tail, self.head, self.decode, self.prompt, self.mixed, self.experts)
+        return sum(grid.seconds.size for grid in grids if grid is not None)
