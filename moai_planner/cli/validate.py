@@ -117,7 +117,7 @@ def _notes(measurements, pairs) -> None:
     for engine, count in sorted(used.items()):
         if engine not in known:
             hint = near(engine, known)
-            note(f"engine {engine} ({count} rows) is not known: predicted as vllm ({hint})")
+            note(f"engine {engine} ({count} rows) is not known: predicted without its habits ({hint})")
     answered = {(pair.run.id, pair.metric) for pair in pairs}
     left = Counter(
         name for run in measurements.runs for name in run.metrics if (run.id, name) not in answered
