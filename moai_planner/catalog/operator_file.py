@@ -15,7 +15,9 @@ from typing import Literal
 
 import numpy as np
 
+from moai_planner.catalog.accelerators import accelerator
 from moai_planner.catalog.models import model as shipped_model
+from moai_planner.catalog.parameters import assumed_for
 from moai_planner.catalog.paths import data_root
 from moai_planner.catalog.validation import Strict, validate
 from moai_planner.catalog.yaml_file import read_yaml
@@ -67,12 +69,12 @@ class Meta(Strict):
 
 
 def operators_for(
-    accelerator: str, engine: str, model: Model, precision: Precision, layout: Layout
+    on: str, engine: str, model: Model, precision: Precision, layout: Layout
 ) -> OperatorTable | None:
     """The table that answers for a configuration, if any: one stage, experts whole or on one rank."""
     if layout.pp != 1 or (model.moe and layout.tp * layout.dp != max(layout.ep, 1)):
         return None
-    place = data_root() / FOLDER / accelerator
+    place = data_root() / FOLDER / on
     for folder in sorted(place.glob(f"{engine}-*"), reverse=True):
         for name, about in _meta(folder).tables.items():
             same = about.tp == layout.tp and PRECISIONS.get(about.precision) == precision
@@ -116,6 +118,9 @@ def _table(folder: Path, name: str) -> OperatorTable:
         name=name,
         engine_version=meta.engine_version,
         source=Source(**dict(meta.source)),
+        beside=assumed_for(
+            accelerator(meta.accelerator), meta.engine, PRECISIONS[meta.tables[name].precision]
+        ),
         experts=grids.pop("experts", None),
         **grids,
     )

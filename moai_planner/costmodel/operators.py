@@ -5,8 +5,9 @@ r"""Step times summed from the timings of operators, for models whose layers wer
 Rows are padded to captured graphs in decode. Attention is linear in what `StepTimes` knows: its slope
 over context is that of the largest batches, and each batch is exact at REFERENCE_TOKENS of context.
 Beside a prompt attention takes longer than alone (the same kernel serves both), which each sampled
-sequence pays. Collectives and the busiest expert rank are the cost model's. Where the engine schedules
-asynchronously its host works behind the device; else a step pays for it.
+sequence pays. Collectives and the busiest expert rank are the cost model's, with the device's assumed
+efficiencies: corrections found in service on other devices' links say nothing of its own. Where the
+engine schedules asynchronously its host works behind the device; else a step pays for it.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ def operator_times(
     kv_s = layers * _slope_s(table)
     batch = np.maximum(sequences, 1.0)
     attention = table.decode.at(batch, REFERENCE_TOKENS) * (1.0 + table.spread.at(batch))
-    decode_s = _rows_s(c, table, w, p, padded) + table.head.at(padded) + engine
+    decode_s = _rows_s(c, table, w, padded) + table.head.at(padded) + engine
     decode_s = decode_s + np.maximum(layers * attention - kv_s * batch * REFERENCE_TOKENS, 0.0)
     decode_s[0] = 0.0
     pair_s = layers * _pair_s(table)
     tokens = modelled.tokens
     prompts = layers * table.prompt.at(np.minimum(tokens, table.prompt.axes[0][-1]), 0.0)
     reach = np.minimum(tokens, table.prompt.axes[0][-1])
-    mixed_s = _rows_s(c, table, w, p, tokens) + table.head.at(1.0) + engine
+    mixed_s = _rows_s(c, table, w, tokens) + table.head.at(1.0) + engine
     mixed_s = mixed_s + np.maximum(prompts - pair_s * reach**2 / 2, 0.0)
     return replace(
         modelled,
@@ -64,8 +65,9 @@ def operator_times(
     )
 
 
-def _rows_s(c: Configuration, table: OperatorTable, w: Work, p: Parameters, tokens: np.ndarray) -> np.ndarray:
+def _rows_s(c: Configuration, table: OperatorTable, w: Work, tokens: np.ndarray) -> np.ndarray:
     """What depends on the rows of a step alone."""
+    p = table.beside
     total = c.model.layers * table.layer.at(tokens) + table.tail.at(tokens)
     if table.experts is not None:
         per_token = max(part.experts_per_token for part in c.model.feed_forward)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.provenance import Source
 
 
@@ -67,6 +68,8 @@ class OperatorTable:
     "Chunk tokens, sequences, context → attention of a prompt beside decoding sequences."
     spread: Grid
     "Sequences → share that decode attention takes longer when contexts differ."
+    beside: Parameters
+    "Of what was not timed here: collectives, and how unevenly experts are chosen."
     experts: Grid | None
     "Tokens (rows over experts a token), experts touched → routed experts of one layer."
 

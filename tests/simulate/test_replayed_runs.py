@@ -32,7 +32,7 @@ def replay():
         ("RTX4090__Llama-3.1-8B", 0.05, 0.06),
         ("RTXPRO6000__Llama-3.1-8B", 0.03, 0.04),
         ("RTXPRO6000__Qwen3-30B-A3B-Instruct-2507", 0.05, 0.06),
-        ("RTXPRO6000__Qwen3-32B", 0.08, 0.1),
+        ("RTXPRO6000__Qwen3-32B", 0.15, 0.18),
     ],
 )
 def test_runs_of_cards(replay, name, tpot, e2el):
