@@ -25,7 +25,7 @@ from moai_planner.costmodel.serving import step_times
 from moai_planner.domain.layout import Engine, Layout
 from moai_planner.domain.precision import PRECISIONS
 from moai_planner.simulate.instance import instance_of
-from moai_planner.simulate.serve import Requests, serve
+from moai_planner.simulate.serve import Requests, serve, with_own_blocks
 from moai_planner.simulate.system import build_machine, colocated
 
 MODELS = {
@@ -63,14 +63,6 @@ def figures(first: np.ndarray, last: np.ndarray, arrival: np.ndarray, osl: np.nd
     return np.array([(first - arrival).mean(), tpot.mean(), e2el.mean(), np.percentile(e2el, 99)])
 
 
-def _requests(arrival: np.ndarray, column: dict[str, np.ndarray], block_tokens: int) -> Requests:
-    """Prompts share nothing with each other; who is preempted finds the blocks not taken yet."""
-    isl = column["input_toks"]
-    starts = np.concatenate([[0], np.cumsum(isl // block_tokens)])
-    hashes = np.arange(starts[-1])
-    return Requests(arrival, isl, column["output_toks"], None, hashes, starts[:-1], block_tokens)
-
-
 def replay(folder: Path, name: str, profiled: bool) -> tuple[np.ndarray, np.ndarray, str]:
     """Predicted figures, measured figures, basis."""
     meta = json.loads((folder / f"{name}__meta.json").read_text())
@@ -81,7 +73,8 @@ def replay(folder: Path, name: str, profiled: bool) -> tuple[np.ndarray, np.ndar
     instance = instance_of(c, step_times(c))
     system = colocated(instance)
     arrival = column["queued_ts"] - column["queued_ts"][0]
-    served = serve(build_machine(system), system, _requests(arrival, column, c.engine.block_size_tokens))
+    requests = Requests(arrival, column["input_toks"], column["output_toks"])
+    served = serve(build_machine(system), system, with_own_blocks(requests, c.engine.block_size_tokens))
     predicted = figures(served.first_s, served.finish_s, served.start_s, served.osl_tokens)
     begin = column["queued_ts"][0]
     measured = figures(

@@ -34,7 +34,7 @@ from moai_planner.simulate.bench import (
     overhead_of,
 )
 from moai_planner.simulate.instance import InstanceModel, instance_of
-from moai_planner.simulate.serve import Requests, serve
+from moai_planner.simulate.serve import Requests, serve, with_own_blocks
 from moai_planner.simulate.system import build_machine, colocated
 
 MOST_BLOCKS = 1 << 40
@@ -102,6 +102,8 @@ def _simulate(run: Run, record: np.void, c: Configuration, times: StepTimes) -> 
     requests = bench_requests(settings)
     if run.prefix_hit_frac > 0:
         requests = _with_prefixes(requests, run, instance.engine.block_size_tokens)
+    elif run.engine in PREEMPTING:
+        requests = with_own_blocks(requests, instance.engine.block_size_tokens)
     served = serve(
         build_machine(system),
         system,

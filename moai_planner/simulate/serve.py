@@ -10,7 +10,7 @@ Everything above (benchmark runs, plans, reports) goes through `serve`.
 from __future__ import annotations
 
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +41,21 @@ class Requests:
     "[n] where each request's hashes begin."
     granule_tokens: int = 0
     sessions: np.ndarray | None = None
+
+
+def with_own_blocks(requests: Requests, block_tokens: int) -> Requests:
+    """The same prompts, none like another, with the hashes that prefix caching keeps of each one's blocks.
+
+    A preempted sequence then finds what nobody took of its prompt, as vLLM's blocks stay cached after they
+    are freed, the tail of a sequence evicted first (vLLM design documents, automatic prefix caching).
+
+    >>> with_own_blocks(Requests(np.zeros(2), np.array([40, 20]), np.ones(2)), 16).hashes.tolist()
+    [0, 1, 2]
+    """
+    blocks = np.asarray(requests.isl_tokens) // block_tokens
+    starts = np.concatenate([[0], np.cumsum(blocks)]).astype(np.int64)
+    hashes = np.arange(starts[-1], dtype=np.int64)
+    return replace(requests, hashes=hashes, starts=starts[:-1], granule_tokens=block_tokens)
 
 
 @dataclass(frozen=True, eq=False)
