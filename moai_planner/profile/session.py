@@ -53,6 +53,8 @@ class Request:
     date: str
     seed: int = 0
     replace: bool = False
+    finish: bool = False
+    "Measure nothing: write the table from what an unfinished run left in its journal."
     graphs: bool | None = None
     "None: as the platform serves (on for GPUs; a CPU runs eagerly)."
     engine: str = "vllm"
@@ -154,7 +156,11 @@ def profile_device(
     limits = sweep_limits(request, device)
     journal = open_journal(folder / f".{stem}.journal.jsonl", _key(request, facts, limits))
     before = sum(len(visits) for visits in journal.visits.values())
-    _measure_shards(request, device, facts, limits, journal, advance, models)
+    if not request.finish:
+        _measure_shards(request, device, facts, limits, journal, advance, models)
+    elif not journal.resumed:
+        journal.path.unlink()
+        raise InputError(Problem("--finish", "", "no unfinished run of this profile", "leave --finish out"))
     points = {
         shard: tuple(sorted(run.points(journal, shard).values(), key=_by_shape)) for shard in request.shards
     }
@@ -292,16 +298,19 @@ def serve_settings(request: Request, device: devices.Device, folder: Path) -> Se
 
 
 def quantization(request: Request) -> str:
+    """vLLM's name of the weight format of a request."""
+    return quantization_of(request.config, request.precision)
+
+
+def quantization_of(config: Mapping[str, Any], precision: str) -> str:
     """vLLM's name of the weight format; empty when the config itself carries it."""
-    if "quantization_config" in request.config:
+    if "quantization_config" in config:
         return ""
-    if request.precision in _QUANTIZATION:
-        return _QUANTIZATION[request.precision]
-    found = (
-        "needs a config with its quantization_config" if request.precision in _NATIVE_ONLY else "unknown here"
-    )
+    if precision in _QUANTIZATION:
+        return _QUANTIZATION[precision]
+    found = "needs a config with its quantization_config" if precision in _NATIVE_ONLY else "unknown here"
     raise InputError(
-        Problem("--precision", "", f"{request.precision}: {found}", f"one of {', '.join(_QUANTIZATION)}")
+        Problem("--precision", "", f"{precision}: {found}", f"one of {', '.join(_QUANTIZATION)}")
     )
 
 

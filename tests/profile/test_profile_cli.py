@@ -12,7 +12,8 @@ DEFAULTS = {
     "model": "dense-100m", "engine": "vllm", "accelerator": "cpu", "tp": "1", "ep": 1, "layers": 0,
     "precision": "bf16",
     "budget": "15m", "name": "", "max_tokens": 0, "max_batch": 0, "max_context": 0, "date": "2026-11-21",
-    "seed": 0, "eager": False, "replace": False, "dry_run": True, "serve": False, "as_json": True,
+    "seed": 0, "eager": False, "replace": False, "finish": False, "dry_run": True, "serve": False,
+    "as_json": True,
 }  # fmt: skip
 
 
