@@ -181,9 +181,10 @@ def _serving(folder: Path) -> Iterator[Sequence[object]]:
 
 
 def _profiled(c: Configuration) -> Configuration:
-    """With the measured steps that answer for it, if any."""
+    """With the whole steps that were measured of it, if any."""
     what = (c.accelerator, c.engine.name, c.model, c.precision, c.layout)
-    return replace(c, measured=measured_profiles.profile_for(*what))
+    found = measured_profiles.profile_for(*what)
+    return replace(c, measured=found if isinstance(found, tuple) else ())
 
 
 def _simulated(c: Configuration, run: dict) -> dict[str, float]:

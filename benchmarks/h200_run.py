@@ -187,21 +187,19 @@ def _do(
     record = clock.state.values["jobs"].setdefault(job.id, {})
     if record.get("ended"):
         return
-    if clock.left_s() < _LEAST_JOB_S:
-        yield {"step": job.kind, "job": job.id, "later": "no time left in this invocation"}
-        return
     engine = record.get("engine", engine)
     if engine == "torch" and job.fallback is None:
-        record |= {"ended": "left out: nothing to serve with torch alone"}
-    elif "budget_s" not in record:
-        open_share = sum(
-            one.share for one in left if not clock.state.values["jobs"].get(one.id, {}).get("ended")
-        )
-        record["budget_s"] = round(max(_LEAST_JOB_S, clock.budget_left_s() * job.share / open_share), 1)
-    if record.get("ended"):
+        record["ended"] = "left out: nothing to serve with torch alone"
         clock.note()
         yield {"step": job.kind, "job": job.id, **record}
         return
+    budget_s = record.get("budget_s") or _share_s(job, left, clock)
+    useful_s = max(_LEAST_JOB_S, min(0.5 * budget_s, 0.8 * clock.limit_s))
+    if clock.left_s() < useful_s:  # an engine start alone would be wasted
+        yield {"step": job.kind, "job": job.id, "later": "no time left in this invocation"}
+        return
+    record["budget_s"] = budget_s
+    clock.note()
     record["engine"] = engine
     code, took_s, log = _bounded(job, engine, record, site, out, python, clock)
     record["spent_s"] = round(record.get("spent_s", 0.0) + took_s, 1)
@@ -218,6 +216,13 @@ def _do(
     yield {"step": job.kind, "job": job.id, "rc": code, "s": took_s, "log": log, **record}
     if "ended" not in record and record["engine"] != engine:
         yield from _do(job, left, site, out, python, record["engine"], clock)
+
+
+def _share_s(job: Job, left: tuple[Job, ...], clock: Clock) -> float:
+    """Its part of the time that is left, among the jobs that are open."""
+    done = clock.state.values["jobs"]
+    open_share = sum(one.share for one in left if not done.get(one.id, {}).get("ended"))
+    return round(max(_LEAST_JOB_S, clock.budget_left_s() * job.share / open_share), 1)
 
 
 def _command(job: Job, engine: str, budget_s: float, out: Path, python: str) -> list[str]:

@@ -61,6 +61,8 @@ def accuracy_report(
         _coverage(held),
         _left_out(left),
         "## What each parameter is worth\n\nIn [ablations.md](accuracy/ablations.md), field by field.",
+        "## With a measured profile of an H200\n\nIn [h200.md](accuracy/h200.md): steps and serving runs on "
+        "the device and published runs, predicted before and after; or that no profile is there yet.",
         _noise(noise_floor([pair.run for pair in {p.run.id: p for p in pairs}.values()])),
         _peers(),
         "## Mispredictions, and what their shape says\n\n" + stories.strip(),

@@ -29,6 +29,7 @@ from moai_planner.catalog.capacity_file import (
 from moai_planner.catalog.capacity_flags import document_from_flags
 from moai_planner.catalog.models import model, model_names, shipped_path
 from moai_planner.catalog.paths import data_root
+from moai_planner.catalog.profiled_models import profiled_file
 from moai_planner.catalog.traces import trace_files, trace_names
 from moai_planner.catalog.validation import validate
 from moai_planner.catalog.workload import DEFAULT_CELLS, summarise
@@ -217,6 +218,9 @@ def _model_files(model_id: str) -> dict[str, Path]:
         return {f"models/{model_id}": shipped_path(model_id)}
     path = Path(model_id)
     path = path / "config.json" if path.is_dir() else path
+    measured = None if path.exists() else profiled_file(model_id)
+    if measured:
+        return {str(measured.relative_to(data_root())): measured}
     return {str(path): path}
 
 

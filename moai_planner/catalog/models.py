@@ -22,6 +22,7 @@ from moai_planner.catalog.model_config import Config
 from moai_planner.catalog.model_feed_forward import read_feed_forward
 from moai_planner.catalog.model_precision import native_precision
 from moai_planner.catalog.paths import MODEL_CONFIGS
+from moai_planner.catalog.profiled_models import profiled_config, profiled_file
 from moai_planner.catalog.yaml_file import near, read_text
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.model import Model
@@ -46,7 +47,8 @@ def model_names() -> tuple[str, ...]:
 def model(reference: str, file: str = "model", field: str = "") -> Model:
     """A shipped name, or the path of a `config.json` or of the folder that holds one.
 
-    A name may leave out the organisation and need not match case. `file` and `field` say who asks.
+    A name may leave out the organisation and need not match case. A model that was profiled has a name too
+    (`profiled_models`). `file` and `field` say who asks.
     """
     name = _shipped_name(reference)
     if name:
@@ -55,6 +57,10 @@ def model(reference: str, file: str = "model", field: str = "") -> Model:
     path = Path(reference)
     if (reference and os.path.exists(path)) or reference.endswith(".json"):
         return _from_path(path)
+    measured = profiled_file(reference)
+    if measured:
+        source = Source(title="profiled model", where=str(measured), kind="measurement")
+        return read_model(profiled_config(measured, reference), reference, str(measured), source)
     remedy = f"{near(reference, model_names())}; or give the path of its Hugging Face config.json"
     raise InputError(Problem(file, field, f"unknown model {reference!r}", remedy))
 

@@ -30,7 +30,7 @@ from moai_planner.costmodel.memory import memory_budget
 from moai_planner.costmodel.operators import operator_times
 from moai_planner.costmodel.power import power_w
 from moai_planner.costmodel.transfer import kv_transfer
-from moai_planner.domain.measured import StepShape
+from moai_planner.domain.measured import MeasuredPoint, StepShape
 from moai_planner.domain.model import APPROXIMATED_ARCHITECTURES
 from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.parameters import Parameters
@@ -99,10 +99,17 @@ def _measured(c: Configuration, modelled: StepTimes) -> MeasuredSteps:
     errors = [max(point.noise_frac, point.held_out_frac) for point in c.measured]
     return measured_steps(
         modelled,
-        {point.shape: point.seconds for point in c.measured},
+        {point.shape: point.seconds - _hidden_s(c, point) for point in c.measured},
         dict(zip(shapes, collectives_s(c, shapes), strict=True)),
         float(np.median(errors)),
     )
+
+
+def _hidden_s(c: Configuration, point: MeasuredPoint) -> float:
+    """Profiles step synchronously; served, a GPU computes while the next step is prepared."""
+    if c.accelerator.platform == "cpu" or not c.engine.async_scheduling:
+        return 0.0
+    return min(point.overhead_s, point.seconds / 2) * c.parameters.step_hidden_frac
 
 
 def collectives_s(c: Configuration, shapes: Sequence[StepShape]) -> list[float]:

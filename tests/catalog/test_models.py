@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from moai_planner.catalog.capacity import read_capacity
 from moai_planner.catalog.models import model, model_names, read_model
 from moai_planner.catalog.paths import MODEL_CONFIGS, PACKAGE
 from moai_planner.costmodel.weights import expert_parameters, total_parameters
@@ -275,3 +276,19 @@ def test_every_measured_model_resolves():
     lines = gzip.decompress(path.read_bytes()).decode().splitlines()
     names = {row["model"] for row in csv.DictReader(lines)}
     assert names - set(model_names()) <= NOT_READ
+
+
+def test_a_profiled_model_has_a_name(tmp_path):
+    """What only a measured profile knows is planned for by its name; the profile is among the inputs."""
+    rows = "".join(f"2023-11-16 18:00:{s:02d},{100 + s},{10 + s}\n" for s in range(30))
+    (tmp_path / "t.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + rows)
+    (tmp_path / "capacity.yaml").write_text(
+        "format: moai-capacity/1\n"
+        "cluster: {pools: [{name: boxes, accelerator: cpu, nodes: 1, devices_per_node: 1}]}\n"
+        "deployments: [{name: small, model: dense-100m, trace: t.csv, slo: {ttft_p95: 20 s}}]\n"
+    )
+    request = read_capacity(tmp_path / "capacity.yaml")
+    assert (request.deployments[0].model.id, request.deployments[0].model.layers) == ("dense-100m", 12)
+    assert any(name.startswith("hardware_profiles/measured/cpu/") for name, _ in request.inputs)
+    with pytest.raises(InputError, match="unknown model"):
+        model("dense-101m")

@@ -55,6 +55,18 @@ def test_with_free_collectives_the_layout_is_its_rank(which, layout):
     assert measured_steps_of(c).step(SHAPES[0])[1] is c.parameters.basis
 
 
+@pytest.mark.parametrize(("on", "hidden"), [("h200_sxm", True), ("cpu", False)])
+def test_what_asynchronous_scheduling_hides_is_taken_off(on, hidden):
+    """On a GPU the modelled share of a point's overhead disappears, on a CPU nothing does."""
+    timed = tuple(replace(point, overhead_s=0.0004) for point in _timed())
+    c = replace(configuration(DENSE, on=on, tp=1), measured=timed)
+    taken_off = timed[0].seconds - measured_steps_of(c).step(timed[0].shape)[0]
+    share = c.parameters.step_hidden_frac if hidden else 0.0
+    assert taken_off == pytest.approx(0.0004 * share)
+    alone = replace(c, engine=replace(c.engine, async_scheduling=False))
+    assert measured_steps_of(alone).step(timed[0].shape)[0] == timed[0].seconds
+
+
 def test_one_device_has_no_collectives():
     """Law: a whole model's points stay as they are, and are called measured."""
     c = replace(configuration(DENSE, tp=1), measured=_timed())
