@@ -316,7 +316,8 @@ def _assumptions(q: Question, c: Configuration) -> tuple[str, ...]:
         found = [
             f"step times: {source(c)} {c.measured.name} of {c.engine.name} {c.measured.engine_version} on "
             f"{c.accelerator.id}, {c.measured.timings} timings ({c.measured.source.title})",
-            f"collectives, shares of operations, and time outside the engine: {found[0]}",
+            f"collectives: what is assumed of {c.accelerator.id}",
+            f"shares of operations, and time outside the engine: {found[0]}",
         ]
     elif c.measured:
         path = profile_path(c.accelerator, c.engine.name, c.model, c.precision, c.layout)
