@@ -222,7 +222,8 @@ def _colocated(table, run):
     for _ in range(ITERATIONS):
         others = max(0.0, 1.0 - 1.0 / max(population, 1.0))
         seen = min(1.0 + batch * others, max(1.0, min(population, room)))
-        step, mixed = _mean_step_s(table, run, seen, seen * others, prompt, steps, context)
+        elsewhere = batch * (run.decode_ranks - 1.0)
+        step, mixed = _mean_step_s(table, run, seen, seen * others, elsewhere, prompt, steps, context)
         decode = steps * step
         ttft = outside + _wait_s(run, step) + _prompt_steps(run, prompt, seen, verify) * mixed
         target = min(population * decode / (decode + ttft), room)
@@ -262,16 +263,17 @@ def _in_flight(run, residence_s):
 
 
 @njit(cache=True)
-def _mean_step_s(table, run, batch, arriving, prompt, steps, context):
+def _mean_step_s(table, run, batch, arriving, elsewhere, prompt, steps, context):
     """Mean step of a decoding sequence, and a step with a prompt in it.
 
-    `arriving` / steps prompts enter a step on each rank; ranks in lockstep wait for the one with a prompt.
+    `arriving` / steps prompts enter a step on its rank, `elsewhere` / steps on all other ranks together, and
+    stay for as many steps as they need; ranks in lockstep wait for the one with a prompt.
     """
     verify = 1.0 + run.draft_tokens
     entering = arriving / steps
     work = entering * prompt
     space = max(run.budget_tokens - batch * verify, 1.0)
-    any_rank = 1.0 - math.exp(-entering * run.decode_ranks)
+    any_rank = 1.0 - math.exp(-(entering + elsewhere / steps) * max(1.0, prompt / space))
     share = min(1.0, max(any_rank, work / space))
     if share <= 1e-9:
         share = 1e-9
