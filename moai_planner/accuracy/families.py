@@ -35,6 +35,7 @@ BASE_FIELDS = (
     "kernel_s",
     "step_s",
     "sequence_s",
+    "context_token_s",
     "request_s",
     "collective_hop_s",
     "collective_bandwidth_frac",
@@ -68,6 +69,12 @@ FORMAT_FIELDS = (
 )
 LEVEL_FIELDS = {ARCHITECTURE: ARCHITECTURE_FIELDS, NUMBER_FORMAT: FORMAT_FIELDS}
 """Levels that move some fields only."""
+LENGTH_FIELDS = ("context_token_s",)
+"""Fields that only runs of several lengths tell from a cost per sequence: a family moves them where it has
+such runs, and nothing wider does."""
+SEVERAL_LENGTHS = 2.0
+"""Longest over shortest context from which lengths count as several."""
+LENGTH_SPREAD = 3.0
 SPREADS = {
     EVERYWHERE: 0.7,
     PLATFORM: 0.3,
@@ -95,6 +102,8 @@ TIGHT_FACTOR = 0.35
 def spread_of(part: Part, name: str) -> float:
     """Standard deviation of a part's correction of a field; 0 = it has none."""
     level = part[0]
+    if name in LENGTH_FIELDS:
+        return LENGTH_SPREAD if level == FAMILY else 0.0
     if name not in LEVEL_FIELDS.get(level, BASE_FIELDS):
         return 0.0
     spread = SPREADS[level]

@@ -71,7 +71,7 @@ def fit(
     jacobian: np.ndarray | None = None,
 ) -> Solution:
     """Minimise over the rows `kept` (all when None) from `start`; `jacobian` there saves computing it."""
-    theta = np.zeros(len(problem.columns)) if start is None else start.copy()
+    theta = problem.first.copy() if start is None else start.copy()
     rows = np.arange(len(problem.run)) if kept is None else np.flatnonzero(kept)
     rows = rows[problem.weight[rows] > 0]
     errors = problem.errors(theta)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moai_planner.accuracy.families import BASE_FIELDS, spread_of
+from moai_planner.accuracy.families import BASE_FIELDS, LENGTH_FIELDS, SEVERAL_LENGTHS, spread_of
 from moai_planner.accuracy.predict import Predictor, metrics_of
 from moai_planner.accuracy.prepare import ParametersOf, Prepared, subset
 from moai_planner.accuracy.run import Run
@@ -47,7 +47,8 @@ CROWD_POWER = 0.25
 
 
 class JointProblem:
-    """Runs, targets and the layout of the columns."""
+    """Runs, targets and the layout of the columns. A fit starts from `first`: no corrections, but a cost per
+    context token large enough to be seen (from almost none its derivative is none as well)."""
 
     def __init__(self, prepared: Prepared, assumed_of: ParametersOf, frozen: Sequence[str] = ()):
         self.prepared, self.runs = prepared, prepared.runs
@@ -59,12 +60,14 @@ class JointProblem:
         self._assumed = [assumed_of(c.accelerator, c.engine.name, c.precision) for c in owners]
         self.start = np.array([to_vector(assumed, BASE_FIELDS) for assumed in self._assumed])
         self.parts = [parts_of(c.accelerator, c.engine.name, c.precision.id) for c in owners]
-        self.columns, self.spread, self._design = _columns(self.parts, frozenset(frozen))
+        self._decoder = self._set_of[prepared.records["decode"]]
+        varied = _several_lengths(self.runs, [self.parts[s][-1] for s in self._decoder])
+        self.columns, self.spread, self._design = _columns(self.parts, frozenset(frozen), varied)
+        seen = [name in LENGTH_FIELDS for _, name in self.columns]
+        self.first = np.where(seen, self.spread, 0.0)
         self.run, self.metric, self.measured, self.weight = _targets(self.runs)
         self._predictor = Predictor(prepared)
-        sides = self._set_of[prepared.records["prefill"]], self._set_of[prepared.records["decode"]]
-        self._decoder = sides[1]
-        self._mixed = np.flatnonzero(sides[0] != sides[1])
+        self._mixed = np.flatnonzero(self._set_of[prepared.records["prefill"]] != self._decoder)
         self._part = _Part(subset(prepared, self._mixed), number) if len(self._mixed) else None
 
     def parameters(self, theta: np.ndarray) -> list[Parameters]:
@@ -131,14 +134,23 @@ def _logs(prepared: Prepared, predictor: Predictor, set_of: np.ndarray, made) ->
     return np.log(np.fmax(np.array([values[name] for name in FITTED_METRICS]), NANO))
 
 
-def _columns(parts: Sequence[Sequence[Part]], frozen: frozenset[str]):
+def _several_lengths(runs: Sequence[Run], families: Sequence[Part]) -> frozenset[Part]:
+    """Families whose runs decode contexts of several lengths."""
+    lengths: dict[Part, list[float]] = {}
+    for run, family in zip(runs, families, strict=True):
+        lengths.setdefault(family, []).append(run.isl_tokens + run.osl_tokens / 2.0)
+    return frozenset(part for part, own in lengths.items() if max(own) >= SEVERAL_LENGTHS * min(own))
+
+
+def _columns(parts: Sequence[Sequence[Part]], frozen: frozenset[str], varied: frozenset[Part]):
     """Column labels, their spreads, and [set, field, column] which columns move which field."""
     numbers: dict[tuple[Part, str], int] = {}
     entries = []
     for s, own in enumerate(parts):
         for part in own:
             for k, name in enumerate(BASE_FIELDS):
-                if name not in frozen and spread_of(part, name) > 0:
+                unknown = name in LENGTH_FIELDS and part not in varied
+                if name not in frozen and not unknown and spread_of(part, name) > 0:
                     entries.append((s, k, numbers.setdefault((part, name), len(numbers))))
     spread = np.array([spread_of(part, name) for part, name in numbers])
     design = np.zeros((len(parts), len(BASE_FIELDS), len(numbers)))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from moai_planner.domain.provenance import ASSUMED, Basis, Source
-from moai_planner.domain.units import MICRO, MILLI
+from moai_planner.domain.units import MICRO, MILLI, NANO
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Parameters:
     "Share of `step_s` and `sequence_s` that asynchronous scheduling hides behind the device."
     sequence_s: float = 8.0 * MICRO
     "Engine time per sequence in a step."
+    context_token_s: float = 0.5 * NANO
+    "Engine time per context token of a step: block tables and what else is prepared for attention."
     request_s: float = 12.0 * MILLI
     "Outside the engine, once per request."
     prompt_token_s: float = 2.0 * MICRO
@@ -159,6 +161,7 @@ FIELDS: tuple[FieldBounds, ...] = (
     FieldBounds("step_s", 10 * MICRO, 200 * MILLI, "log"),
     FieldBounds("step_hidden_frac", 0.0, 1.0, "logit"),
     FieldBounds("sequence_s", 0.05 * MICRO, 2 * MILLI, "log"),
+    FieldBounds("context_token_s", 0.001 * NANO, 1 * MICRO, "log"),
     FieldBounds("request_s", 0.1 * MILLI, 2.0, "log"),
     FieldBounds("prompt_token_s", 0.01 * MICRO, 1 * MILLI, "log"),
     FieldBounds("collective_hop_s", 0.2 * MICRO, 200 * MICRO, "log"),
