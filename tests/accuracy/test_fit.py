@@ -189,3 +189,18 @@ def test_noise_counts_true_repeats_only():
     assert [row.cells for row in noise_floor([run, replace(run, id="copy")])] == [0]
     row = next(row for row in noise_floor([run, again]) if row.metric == name)
     assert row.cells == 1 and row.spread == pytest.approx(0.05 / 1.05)
+
+
+def test_a_cost_per_context_token_needs_several_lengths():
+    """One length cannot tell it from a cost per sequence: no column then, and one of the family otherwise."""
+    measurements = read_measurements(SMALL)
+    one = tuple(run for run in measurements.runs if run.isl_tokens == measurements.runs[0].isl_tokens)
+    longer = replace(one[0], id="longer", isl_tokens=8.0 * one[0].isl_tokens)
+
+    def columns(runs):
+        return [
+            c for c in plan(replace(measurements, runs=runs)).problem.columns if c[1] == "context_token_s"
+        ]
+
+    assert columns(one) == []
+    assert columns((*one, longer)) == [(("family", "vllm-cuda"), "context_token_s")]
