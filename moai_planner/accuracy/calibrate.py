@@ -17,7 +17,7 @@ import numpy as np
 
 from moai_planner.accuracy.fit import CalibrationRuns, Solution, fit
 from moai_planner.accuracy.intervals import plain_of
-from moai_planner.accuracy.joint import JointProblem
+from moai_planner.accuracy.joint import FITTED_METRICS, JointProblem
 from moai_planner.accuracy.leave_out import (
     Group,
     Labels,
@@ -101,6 +101,9 @@ def plan_of(runs: CalibrationRuns, sources: Sources, frozen: Sequence[str] = ())
     if not prepared.runs:
         found = f"{len(runs.runs)} rows marked calibrate, none of them predictable"
         raise InputError(Problem("measurements", "split", found, "mark rows that `validate` can predict"))
+    if not any(name in run.metrics for run in prepared.runs for name in FITTED_METRICS):
+        remedy = f"measure one of {', '.join(FITTED_METRICS)}"
+        raise InputError(Problem("measurements", "metrics", "none that a fit can use", remedy))
     problem = JointProblem(prepared, sources.assumed_of, frozen)
     labels = labels_of(problem)
     return Plan(problem, labels, tuple(groups_of(labels)), _digest(problem), sources)

@@ -15,7 +15,7 @@ import yaml
 
 from moai_planner.accuracy.families import BASE_FIELDS
 from moai_planner.accuracy.fit import Solution
-from moai_planner.accuracy.intervals import Pools, kind_of, plain_of, widened, widening
+from moai_planner.accuracy.intervals import WIDEST, Pools, kind_of, plain_of, widened, widening
 from moai_planner.accuracy.joint import FITTED_METRICS, JointProblem
 from moai_planner.accuracy.leave_out import CELL, DEVICE, FAMILY, MODEL, LeftOut
 from moai_planner.accuracy.prepare import ModelOf
@@ -29,6 +29,8 @@ SHARED_FORMAT = "moai-corrections/1"
 SHARED_FILE = "shared.yaml"
 STEP = "step"
 """Name of a step's own interval among those of metrics."""
+LEAST_KNOWN = float(np.exp(WIDEST))
+"""Ends of a step's interval where no row measured a step."""
 UNKNOWN = "any"
 """The family that stands for engines and platforms without rows."""
 
@@ -74,7 +76,9 @@ def _pools(problem: JointProblem, left: LeftOut, model_of: ModelOf) -> dict[str,
 def _intervals(found: _Found, family: str, own: np.ndarray | None) -> dict[str, tuple[float, float]]:
     """Kind → factors, `step` among them."""
     kinds = sorted(set(found.pools["metrics"].kinds.tolist()))
-    pairs = {STEP: found.pools[STEP].interval("tpot_s", family, own)}
+    steps = ("tpot_s", *(kind for kind in kinds if plain_of(kind) == "tpot_s"))
+    of_steps = (found.pools[STEP].interval(kind, family, own) for kind in steps)
+    pairs = {STEP: next(filter(None, of_steps), (1.0 / LEAST_KNOWN, LEAST_KNOWN))}
     for kind in kinds:
         mine = found.pools["metrics"].measured(kind, family)
         if mine or family == UNKNOWN or plain_of(kind) != "e2el_s":

@@ -67,9 +67,10 @@ def _read_state(path: Path) -> dict | None:
     import json
 
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        state = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return state if isinstance(state, dict) else None
 
 
 def _dump(state: dict) -> str:
