@@ -19,6 +19,7 @@ from moai_planner.domain.measured import Shard, StepShape
 from moai_planner.profile import engine, sweep, table, torch_engine, torch_layers
 
 SMALL = ["--max-tokens", "128", "--max-batch", "4", "--max-context", "128"]
+MIXED = StepShape("mixed", 17, 3, 50)
 LIMITS = sweep.Limits(128, 4, 128, 1 << 30, graphs=False)
 
 
@@ -78,6 +79,24 @@ def test_expert_and_latent_models(tmp_path, name):
     (csv,) = tmp_path.glob(f"cpu/torch-*/{name}.csv")
     points = table.read_profile(csv).points[Shard(1, 4)]
     assert {p.shape for p in points} >= set(sweep.coarse_grid(LIMITS))
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("name", ["tiny-dense", "tiny-moe", "tiny-mla"])
+def test_narrow_weights_run_through_every_layer(name):
+    """Products in fp8 run on a CPU too, slowly: each layer gives finite rows of its shape."""
+    import torch
+
+    model = small_model(name)
+    bench = torch_layers.Bench(torch, "cpu", model, True, 4096)
+    with torch.inference_mode():
+        stacks = [torch_layers.attention(bench, part) for part in model.attention]
+        stacks += [torch_layers.feed_forward(bench, part) for part in model.feed_forward]
+        for shape in (StepShape("prefill", 40, 0, 16), StepShape("decode", 0, 3, 50), MIXED):
+            for stack in stacks:
+                rows = stack.prepare(shape)()
+                assert rows.shape == (shape.step_tokens, model.hidden_size) and bool(rows.isfinite().all())
+            assert torch_layers.ends(bench).prepare(shape)().shape == (shape.batch + (shape.tokens > 0),)
 
 
 @pytest.mark.engine
