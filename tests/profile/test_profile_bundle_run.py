@@ -172,7 +172,7 @@ def test_rehearsal_with_torch_alone_killed_and_resumed(runner, tmp_path):
     command = [
         sys.executable, str(BENCHMARKS / "h200_run.py"), "all", "--bundle", str(away),
         "--site", str(tmp_path / "site"), "--out", str(tmp_path / "out"), "--jobs", "rehearsal",
-        "--budget", "150s", "--limit", "120s",
+        "--budget", "100s", "--limit", "90s",
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
@@ -191,7 +191,7 @@ def test_rehearsal_with_torch_alone_killed_and_resumed(runner, tmp_path):
             break
     assert rows[-1]["done"] and rows[-1]["engine"] == "torch"
     state = json.loads((tmp_path / "out/state.json").read_text())
-    ended = {job.split()[0] + job.split()[1]: record["ended"] for job, record in state["jobs"].items()}
-    assert ended["profiletiny-dense"] == "done"
+    ended = {job.split()[0] + job.split()[1]: record.get("ended") for job, record in state["jobs"].items()}
+    assert ended["profiletiny-dense"] in ("done", "cut short, table written")
     (row, *_) = runner.land(tmp_path / "out/home", tmp_path / "landed", replace=False)
     assert "tiny-dense.csv" in row["files"]
