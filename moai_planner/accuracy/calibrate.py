@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moai_planner.accuracy.fit import CalibrationRuns, Solution, fit
-from moai_planner.accuracy.intervals import plain_of
 from moai_planner.accuracy.joint import FITTED_METRICS, JointProblem
+from moai_planner.accuracy.kinds import kind_of, plain_of
 from moai_planner.accuracy.leave_out import (
     Group,
     Labels,
@@ -28,7 +28,7 @@ from moai_planner.accuracy.leave_out import (
     members,
     refit,
 )
-from moai_planner.accuracy.parameter_files import files_of, kinds_of
+from moai_planner.accuracy.parameter_files import files_of
 from moai_planner.accuracy.prepare import AcceleratorOf, ModelOf, ParametersOf, prepare
 from moai_planner.domain.errors import InputError, Problem
 
@@ -105,7 +105,7 @@ def plan_of(runs: CalibrationRuns, sources: Sources, frozen: Sequence[str] = ())
         remedy = f"measure one of {', '.join(FITTED_METRICS)}"
         raise InputError(Problem("measurements", "metrics", "none that a fit can use", remedy))
     problem = JointProblem(prepared, sources.assumed_of, frozen)
-    labels = labels_of(problem)
+    labels = labels_of(problem, problem.run)
     return Plan(problem, labels, tuple(groups_of(labels)), _digest(problem), sources)
 
 
@@ -166,12 +166,11 @@ def outcome_of(plan: Plan, done: Done, about: str) -> Outcome:
 def _figures(problem: JointProblem, solution: Solution, left: LeftOut) -> Iterator[Figure]:
     """By family and kind: fitted, and with each grouping left out."""
     labels = left.labels
-    kinds = np.array([plain_of(kind) for kind in kinds_of(problem)])
-    fitted = problem.weight > 0
+    kinds = np.array([plain_of(kind_of(name)) for name in FITTED_METRICS])[problem.metric]
     for family in sorted(set(labels.family.tolist())):
-        own = fitted & (labels.family == family)
+        own = labels.family == family
         for grouping, errors in (("nothing", solution.errors), *left.errors.items()):
-            several = grouping == "nothing" or len(set(_names(labels, grouping)[own].tolist())) > 1
+            several = grouping == "nothing" or len(set(getattr(labels, grouping)[own].tolist())) > 1
             for kind in sorted(set(kinds[own].tolist())):
                 chosen = errors[own & (kinds == kind)]
                 size = float(np.median(np.abs(np.expm1(chosen))))
@@ -184,7 +183,3 @@ def _figures(problem: JointProblem, solution: Solution, left: LeftOut) -> Iterat
                     round(float(np.median(chosen)), FIGURE_DIGITS),
                     several,
                 )
-
-
-def _names(labels: Labels, grouping: str) -> np.ndarray:
-    return getattr(labels, grouping)

@@ -73,7 +73,6 @@ def fit(
     """Minimise over the rows `kept` (all when None) from `start`; `jacobian` there saves computing it."""
     theta = problem.first.copy() if start is None else start.copy()
     rows = np.arange(len(problem.run)) if kept is None else np.flatnonzero(kept)
-    rows = rows[problem.weight[rows] > 0]
     errors = problem.errors(theta)
     cost = objective(problem, theta, errors, rows)
     damping = FIRST_DAMPING

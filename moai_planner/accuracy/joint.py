@@ -19,7 +19,8 @@ from moai_planner.accuracy.families import BASE_FIELDS, LENGTH_FIELDS, SEVERAL_L
 from moai_planner.accuracy.predict import Predictor, metrics_of
 from moai_planner.accuracy.prepare import ParametersOf, Prepared, subset
 from moai_planner.accuracy.run import Run
-from moai_planner.domain.corrections import Part, parts_of
+from moai_planner.costmodel.configuration import Configuration
+from moai_planner.domain.corrections import Part, is_native, parts_of
 from moai_planner.domain.parameters import Parameters, from_vector, to_vector
 from moai_planner.domain.units import MILLI, NANO
 
@@ -33,12 +34,8 @@ FITTED_METRICS = {
     "ttft_ms_mean": 0.2,
     "e2el_s_mean": 0.5,
     "e2el_s_median": 0.5,
-    "total_tps": 0.0,
-    "output_tps": 0.0,
-    "ttft_ms_p99": 0.0,
-    "itl_ms_p99": 0.0,
 }
-"""Metric → weight of its residual; those of weight 0 are looked at for intervals only."""
+"""Metric → weight of its residual."""
 NUDGE = MILLI
 """Step of the numerical derivative, in real form."""
 CROWD = 20
@@ -59,7 +56,7 @@ class JointProblem:
         owners = [prepared.configurations[i] for i in first]
         self._assumed = [assumed_of(c.accelerator, c.engine.name, c.precision) for c in owners]
         self.start = np.array([to_vector(assumed, BASE_FIELDS) for assumed in self._assumed])
-        self.parts = [parts_of(c.accelerator, c.engine.name, c.precision.id) for c in owners]
+        self.parts = [_parts(c) for c in owners]
         self._decoder = self._set_of[prepared.records["decode"]]
         varied = _several_lengths(self.runs, [self.parts[s][-1] for s in self._decoder])
         self.columns, self.spread, self._design = _columns(self.parts, frozenset(frozen), varied)
@@ -126,6 +123,12 @@ class _Part:
         self.prepared, self.predictor = prepared, Predictor(prepared)
         self.set_of = np.array([number[group] for group in prepared.groups])
         self.sets = sorted(set(self.set_of.tolist()))
+
+
+def _parts(c: Configuration) -> tuple[Part, ...]:
+    device, number_format = c.accelerator, c.precision.id
+    native = is_native(device, number_format)
+    return parts_of(device.platform, device.architecture, c.engine.name, number_format, native)
 
 
 def _logs(prepared: Prepared, predictor: Predictor, set_of: np.ndarray, made) -> np.ndarray:

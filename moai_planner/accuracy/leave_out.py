@@ -17,7 +17,7 @@ import numpy as np
 from moai_planner.accuracy.fit import Solution, errors_without_cells, fit
 from moai_planner.accuracy.joint import JointProblem
 
-REFIT_ITERATIONS = 4
+REFIT_ITERATIONS = 3
 CELL, MODEL, DEVICE, FAMILY = "cell", "model", "accelerator", "family"
 REFITTED = (MODEL, DEVICE, FAMILY)
 
@@ -55,8 +55,8 @@ class LeftOut:
     errors: dict[str, np.ndarray]
 
 
-def labels_of(problem: JointProblem) -> Labels:
-    """Labels of every value."""
+def labels_of(problem: JointProblem, run: np.ndarray) -> Labels:
+    """Labels of values, from the index of the run that each is of."""
     runs, prepared = problem.runs, problem.prepared
     number = {group: i for i, group in enumerate(problem.sets)}
     decoding = [prepared.groups[i] for i in prepared.records["decode"]]
@@ -65,7 +65,7 @@ def labels_of(problem: JointProblem) -> Labels:
     cell = [cells.setdefault((run.model, run.accelerator, run.workers), len(cells)) for run in runs]
 
     def spread(names) -> np.ndarray:
-        return np.array(names)[problem.run]
+        return np.array(names)[run]
 
     return Labels(
         family=spread(family),

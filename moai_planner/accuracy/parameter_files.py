@@ -15,10 +15,12 @@ import yaml
 
 from moai_planner.accuracy.families import BASE_FIELDS
 from moai_planner.accuracy.fit import Solution
-from moai_planner.accuracy.intervals import WIDEST, Pools, kind_of, plain_of, widened, widening
+from moai_planner.accuracy.intervals import WIDEST, interval, measured, widened, widening
 from moai_planner.accuracy.joint import FITTED_METRICS, JointProblem
+from moai_planner.accuracy.kinds import kind_of, plain_of
 from moai_planner.accuracy.leave_out import CELL, DEVICE, FAMILY, MODEL, LeftOut
 from moai_planner.accuracy.prepare import ModelOf
+from moai_planner.accuracy.residuals import Residuals, residuals_of
 from moai_planner.domain.corrections import LEVELS
 from moai_planner.domain.model import APPROXIMATED_ARCHITECTURES
 from moai_planner.domain.parameters import Parameters
@@ -39,7 +41,9 @@ def files_of(
     problem: JointProblem, solution: Solution, left: LeftOut, model_of: ModelOf, about: str
 ) -> dict[str, str]:
     """File name → text. `about` says which measurements the fit is from."""
-    found = _Found(problem, solution, left, _pools(problem, left, model_of), about)
+    residuals = residuals_of(problem, solution, left)
+    represented = _represented(problem, residuals, model_of)
+    found = _Found(problem, solution, left, residuals, represented, about)
     made = problem.parameters(solution.theta)
     files = {SHARED_FILE: _shared(found)}
     for s, (accelerator, engine, number_format) in enumerate(problem.sets):
@@ -48,41 +52,37 @@ def files_of(
     return dict(sorted(files.items()))
 
 
-def kinds_of(problem: JointProblem) -> np.ndarray:
-    """[values] the kind of each."""
-    return np.array([kind_of(name) for name in FITTED_METRICS])[problem.metric]
-
-
 @dataclass(frozen=True, eq=False)
 class _Found:
     problem: JointProblem
     solution: Solution
     left: LeftOut
-    pools: Mapping[str, Pools]
-    "`metrics`: all rows; `step`: rows of models that the cost model represents."
+    residuals: Residuals
+    represented: np.ndarray
+    "[residuals] rows of models that the cost model represents."
     about: str
 
 
-def _pools(problem: JointProblem, left: LeftOut, model_of: ModelOf) -> dict[str, Pools]:
+def _represented(problem: JointProblem, residuals: Residuals, model_of: ModelOf) -> np.ndarray:
     """What the model does not represent says little about a step that it does: such errors count in the
     intervals of metrics, and in a step's interval for such models alone."""
-    kinds = kinds_of(problem)
-    approximated = np.array(
-        [model_of(run.model).architecture in APPROXIMATED_ARCHITECTURES for run in problem.runs]
-    )[problem.run]
-    return {"metrics": Pools(left, kinds), STEP: Pools(left, np.where(approximated, "", kinds))}
+    by_run = [model_of(run.model).architecture not in APPROXIMATED_ARCHITECTURES for run in problem.runs]
+    return np.array(by_run)[residuals.run]
 
 
 def _intervals(found: _Found, family: str, own: np.ndarray | None) -> dict[str, tuple[float, float]]:
-    """Kind → factors, `step` among them."""
-    kinds = sorted(set(found.pools["metrics"].kinds.tolist()))
+    """Kind → factors, `step` among them. E2E latencies nobody measured in the family are left to their
+    parts."""
+    residuals = found.residuals
+    kinds = sorted(set(residuals.kinds.tolist()))
     steps = ("tpot_s", *(kind for kind in kinds if plain_of(kind) == "tpot_s"))
-    of_steps = (found.pools[STEP].interval(kind, family, own) for kind in steps)
+    of_steps = (
+        interval(residuals, (residuals.kinds == kind) & found.represented, family, own) for kind in steps
+    )
     pairs = {STEP: next(filter(None, of_steps), (1.0 / LEAST_KNOWN, LEAST_KNOWN))}
     for kind in kinds:
-        mine = found.pools["metrics"].measured(kind, family)
-        if mine or family == UNKNOWN or plain_of(kind) != "e2el_s":
-            pairs[kind] = found.pools["metrics"].interval(kind, family, own)
+        if measured(residuals, kind, family) or family == UNKNOWN or plain_of(kind) != "e2el_s":
+            pairs[kind] = interval(residuals, residuals.kinds == kind, family, own)
     return {kind: pair for kind, pair in pairs.items() if pair is not None}
 
 
@@ -93,8 +93,8 @@ def _shared(found: _Found) -> str:
         fields = corrections[level].setdefault(name, {})
         if real:
             fields[field] = float(real)
-    device = widening(found.left, kinds_of(problem), DEVICE)
-    family = widening(found.left, kinds_of(problem), FAMILY)
+    device = widening(found.residuals, DEVICE)
+    family = widening(found.residuals, FAMILY)
     families = sorted(set(found.left.labels.family.tolist()))
     intervals = {
         name: _widened(_intervals(found, name, None), family if name == UNKNOWN else device)
@@ -126,7 +126,7 @@ def _set(found: _Found, s: int, made: Parameters) -> str:
     own = labels.set == s
     runs = sorted(set(problem.run[own].tolist()))
     parts = dict(problem.parts[s])
-    intervals = _intervals(found, parts["family"], own)
+    intervals = _intervals(found, parts["family"], found.residuals.labels.set == s)
     document = {
         "format": FORMAT,
         "accelerator": accelerator,
@@ -142,9 +142,7 @@ def _set(found: _Found, s: int, made: Parameters) -> str:
         "values": {name: _round(getattr(made, name)) for name in BASE_FIELDS},
         "interval": _ends(intervals.pop(STEP)),
         "intervals": {kind: _ends(pair) for kind, pair in intervals.items()},
-        "new_model_power": {
-            kind: _round(power) for kind, power in widening(found.left, kinds_of(problem), MODEL).items()
-        },
+        "new_model_power": {kind: _round(power) for kind, power in widening(found.residuals, MODEL).items()},
         "residuals": _residuals(found, own),
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
@@ -167,11 +165,10 @@ def _ends(pair: tuple[float, float]) -> dict[str, float]:
 
 def _residuals(found: _Found, own: np.ndarray) -> dict[str, float]:
     """Median absolute error and bias of each kind, fitted and with the row's configuration left out."""
-    kinds = np.array([plain_of(kind) for kind in kinds_of(found.problem)])
-    rows = own & (found.problem.weight > 0)
+    kinds = np.array([plain_of(kind_of(name)) for name in FITTED_METRICS])[found.problem.metric]
     figures: dict[str, float] = {}
-    for kind in sorted(set(kinds[rows].tolist())):
-        chosen = rows & (kinds == kind)
+    for kind in sorted(set(kinds[own].tolist())):
+        chosen = own & (kinds == kind)
         error, out = found.solution.errors[chosen], found.left.errors[CELL][chosen]
         figures[f"{kind}_median_error"] = _round(np.median(np.abs(np.expm1(error))))
         figures[f"{kind}_median_bias"] = _round(np.median(error))

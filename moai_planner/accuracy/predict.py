@@ -23,6 +23,8 @@ class Predictor:
     def __init__(self, prepared: Prepared):
         self.prepared = prepared
         self.work = stack([work_of(c) for c in prepared.configurations])
+        # repeats of one configuration are solved once
+        _, self._first, self._place = np.unique(prepared.records, return_index=True, return_inverse=True)
 
     def outcomes(self, parameters: list[Parameters] | None = None) -> np.ndarray:
         """Steady state of every run (`steady.OUT`) with one parameter set a configuration."""
@@ -41,11 +43,11 @@ class Predictor:
         configurations = self.prepared.configurations
         columns = parameter_columns(parameters or [c.parameters for c in configurations])
         times = timed(configurations, step_times_of(configurations, self.work, columns))
-        records = self.prepared.records.copy()
+        records = self.prepared.records[self._first].copy()
         _set_transfers(records, columns)
         accept_frac = columns.draft_accept_frac[records["decode"], 0]
         records["accepted_tokens"] = kept_tokens(records["draft_tokens"], accept_frac)
-        return solve_steady(pack(times), records), times
+        return solve_steady(pack(times), records)[self._place], times
 
 
 def _set_transfers(records: np.ndarray, p: Parameters) -> None:

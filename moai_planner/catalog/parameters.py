@@ -29,6 +29,7 @@ from moai_planner.domain.corrections import (
     Shared,
     corrected,
     family_name,
+    is_native,
     parts_of,
 )
 from moai_planner.domain.parameters import BOUNDS, Parameters, widened
@@ -52,6 +53,8 @@ class Wanted:
     platform: str
     engine: str
     number_format: str
+    native: bool = True
+    "The device multiplies the format as it is."
 
 
 def parameters_for(
@@ -59,14 +62,23 @@ def parameters_for(
 ) -> Parameters:
     """The nearest parameters there are; never fails, and says in `note` and `basis` what it found."""
     root = Path(folder) if folder else data_root() / FOLDER
-    wanted = Wanted(accelerator.id, accelerator.architecture, accelerator.platform, engine, precision.id)
-    return _parameters_for(wanted, root)
+    return _parameters_for(_wanted(accelerator, engine, precision), root)
 
 
 def assumed_for(accelerator: Accelerator, engine: str, precision: Precision) -> Parameters:
     """What is assumed when nothing was calibrated: where a calibration starts from."""
-    wanted = Wanted(accelerator.id, accelerator.architecture, accelerator.platform, engine, precision.id)
-    return _assumed(wanted, _sets(data_root() / FOLDER / "assumed"))
+    return _assumed(_wanted(accelerator, engine, precision), _sets(data_root() / FOLDER / "assumed"))
+
+
+def _wanted(accelerator: Accelerator, engine: str, precision: Precision) -> Wanted:
+    return Wanted(
+        accelerator.id,
+        accelerator.architecture,
+        accelerator.platform,
+        engine,
+        precision.id,
+        is_native(accelerator, precision.id),
+    )
 
 
 def clear_cache() -> None:
@@ -97,7 +109,7 @@ def _composed(base: Parameters, wanted: Wanted, shared: Shared) -> Parameters:
     The interval is that of the engine on the platform with a device left out, or, for an engine never
     measured there, with the engine left out.
     """
-    parts = parts_of(wanted, wanted.engine, wanted.number_format)
+    parts = parts_of(wanted.platform, wanted.architecture, wanted.engine, wanted.number_format, wanted.native)
     known = [part for part in parts if part in shared.corrections]
     moved = corrected(base, shared.corrections, known)
     family = family_name(wanted.engine, wanted.platform)

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.parameters import NAMES, Parameters, from_vector, to_vector
+from moai_planner.domain.precision import PRECISIONS, multiplied_as
 from moai_planner.domain.provenance import ASSUMED, Source
 
 Part = tuple[str, str]
@@ -31,24 +32,26 @@ def family_name(engine: str, platform: str) -> str:
     return f"{engine}-{platform}"
 
 
-class Device(Protocol):
-    """What the corrections ask of a device."""
-
-    @property
-    def platform(self) -> str: ...
-
-    @property
-    def architecture(self) -> str: ...
+def is_native(accelerator: Accelerator, number_format: str) -> bool:
+    """The device multiplies the format's narrowest weights as they are; else its kernels widen them first."""
+    return multiplied_as(PRECISIONS[number_format].expert_weights) in accelerator.peak_flop_per_s
 
 
-def parts_of(accelerator: Device, engine: str, number_format: str) -> tuple[Part, ...]:
-    """The corrections that hold for a device, an engine and a number format, widest first."""
-    platform = accelerator.platform
+def parts_of(
+    platform: str, architecture: str, engine: str, number_format: str, native: bool
+) -> tuple[Part, ...]:
+    """The corrections that hold for a device, an engine and a number format, widest first.
+
+    Kernels that widen weights are others than those that multiply them: formats count apart.
+
+    >>> parts_of("cuda", "Hopper", "vllm", "mxfp4", False)[3]
+    ('number_format', 'widened mxfp4-cuda')
+    """
     return (
         (EVERYWHERE, "all"),
         (PLATFORM, platform),
-        (ARCHITECTURE, accelerator.architecture),
-        (NUMBER_FORMAT, f"{number_format}-{platform}"),
+        (ARCHITECTURE, architecture),
+        (NUMBER_FORMAT, f"{'' if native else 'widened '}{number_format}-{platform}"),
         (ENGINE, engine),
         (FAMILY, family_name(engine, platform)),
     )
