@@ -2,7 +2,11 @@
 
 import importlib.util
 import json
+import os
 import struct
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -78,3 +82,32 @@ def test_requirements_are_pinned_and_leave_the_machine_alone():
     names = [line.partition("==") for line in lines if line and not line.startswith("#")]
     assert all(equals and version for _, equals, version in names)
     assert not {name for name, _, _ in names} & {"torch", "triton", "transformers", "numpy", "vllm"}
+
+
+@pytest.mark.parametrize("rehearsal", [True, False])
+def test_a_prepared_bundle_is_all_that_is_carried(bundle, tmp_path, monkeypatch, rehearsal):
+    """Engine less what is left out, needs, planner, scripts: carried away, it installs and imports there."""
+
+    def download(*arguments):
+        wheels = Path(arguments[arguments.index("--dest") + 1])
+        for name in ("vllm", "needed"):
+            with zipfile.ZipFile(wheels / f"{name}-1-py3-none-any.whl", "w") as wheel:
+                wheel.writestr(f"{name}/__init__.py", "")
+                wheel.writestr(f"{name}/vllm-rs", "x")
+
+    monkeypatch.setattr(bundle, "PIECE_BYTES", 60 * 1024 * 1024)
+    monkeypatch.setattr(bundle, "_run_pip", download)
+    engine = bundle.CPU_ENGINE if rehearsal else bundle.ENGINE
+    row = bundle.prepare(tmp_path / "out", engine, sm90_only=not rehearsal)
+    assert row["pieces"] == 3 and row["bytes"] < 5_000_000
+    assert {path.name for path in (tmp_path / "out").glob("*.py")} == set(bundle.SCRIPTS)
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["commit"] and bool(manifest["left_out"]) is not rehearsal
+    bundle.install(tmp_path / "out", tmp_path / "site")
+    assert (tmp_path / "site/vllm/vllm-rs").exists() is rehearsal
+    code = "import moai_planner.cli.profile, moai_planner.catalog.models as m; m.model('gpt-oss-120b')"
+    there = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=there, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
