@@ -49,6 +49,7 @@ RUN = np.dtype(
         ("max_sequences", np.float64),
         ("kv_tokens", np.float64),
         ("separate", np.int64),  # prompts run in steps of their own (SGLang), not beside decoding
+        ("hold_steps", np.float64),  # a prompt waits at most so long for prompts on the other ranks
         ("draft_tokens", np.float64),
         ("accepted_tokens", np.float64),
         ("draft_cost_frac", np.float64),
@@ -226,6 +227,7 @@ def _colocated(table, run):
         step, mixed = _mean_step_s(table, run, seen, seen * others, elsewhere, prompt, steps, context)
         decode = steps * step
         ttft = outside + _wait_s(run, step) + _prompt_steps(run, prompt, seen, verify) * mixed
+        ttft += _held_steps(run, seen * others / steps * run.decode_ranks) * step
         target = min(population * decode / (decode + ttft), room)
         batch += 0.5 * (max(target, 1e-6) - batch)
         steady = max(ttft, population * decode / batch - decode)  # without room the rest wait
@@ -286,6 +288,23 @@ def _mean_step_s(table, run, batch, arriving, elsewhere, prompt, steps, context)
         return plain + share * mixed, mixed
     mixed = max(mixed, plain)
     return (1.0 - share) * plain + share * mixed, mixed
+
+
+@njit(cache=True)
+def _held_steps(run, arriving):
+    """Steps that a prompt is held back on average until every rank has one, or `hold_steps` have passed.
+
+    `arriving` prompts come a step; ranks are met at random, so all n of them after n·Hₙ prompts (the coupon
+    collector's mean). The first waits all that time, those after it half.
+    """
+    ranks = int(run.decode_ranks)
+    if run.hold_steps <= 0 or ranks < 2:
+        return 0.0
+    harmonic = 0.0
+    for i in range(1, ranks + 1):
+        harmonic += 1.0 / i
+    hold = min(run.hold_steps, ranks * harmonic / max(arriving, 1e-9))
+    return hold * (1.0 + 0.5 * arriving * hold) / (1.0 + arriving * hold)
 
 
 @njit(cache=True)

@@ -189,3 +189,13 @@ def test_a_prompt_on_one_rank_is_cheaper_than_one_on_each():
     shared = replace(TIMES, group_token_s=1e-5)
     alone = steady.solve_steady(steady.pack([shared]), record(**fields))[0]
     assert alone["tpot_s"] < solve(**fields)["tpot_s"]
+
+
+def test_prompts_held_back_for_balance():
+    """Two ranks, few prompts: nearly all wait the limit. Many: a fraction of a step (coupon collector)."""
+    few = {"decode_ranks": 2, "concurrency": 2, "osl_tokens": 4000}
+    waits = solve(**few, hold_steps=60)["ttft_s"] - solve(**few)["ttft_s"]
+    assert 0.8 * 60 * 0.010 < waits < 1.1 * 60 * 0.0105
+    many = {"decode_ranks": 2, "concurrency": 400, "osl_tokens": 100, "requests": 400_000}
+    held, free = solve(**many, hold_steps=60), solve(**many)
+    assert held["ttft_s"] - free["ttft_s"] < held["tpot_s"]
