@@ -227,7 +227,7 @@ def _colocated(table, run):
         step, mixed = _mean_step_s(table, run, seen, seen * others, elsewhere, prompt, steps, context)
         decode = steps * step
         ttft = outside + _wait_s(run, step) + _prompt_steps(run, prompt, seen, verify) * mixed
-        ttft += _held_steps(run, seen * others / steps * run.decode_ranks) * step
+        ttft += _held_steps(run, seen * others / steps * run.decode_ranks, seen * others) * step
         target = min(population * decode / (decode + ttft), room)
         batch += 0.5 * (max(target, 1e-6) - batch)
         steady = max(ttft, population * decode / batch - decode)  # without room the rest wait
@@ -291,11 +291,12 @@ def _mean_step_s(table, run, batch, arriving, elsewhere, prompt, steps, context)
 
 
 @njit(cache=True)
-def _held_steps(run, arriving):
+def _held_steps(run, arriving, batch):
     """Steps that a prompt is held back on average until every rank has one, or `hold_steps` have passed.
 
     `arriving` prompts come a step; ranks are met at random, so all n of them after n·Hₙ prompts (the coupon
-    collector's mean). The first waits all that time, those after it half.
+    collector's mean). The first waits all that time, those after it half. None waits while a rank is idle; a
+    rank is not with probability 1 − e^−batch.
     """
     ranks = int(run.decode_ranks)
     if run.hold_steps <= 0 or ranks < 2:
@@ -304,7 +305,8 @@ def _held_steps(run, arriving):
     for i in range(1, ranks + 1):
         harmonic += 1.0 / i
     hold = min(run.hold_steps, ranks * harmonic / max(arriving, 1e-9))
-    return hold * (1.0 + 0.5 * arriving * hold) / (1.0 + arriving * hold)
+    busy = (1.0 - math.exp(-batch)) ** ranks
+    return busy * hold * (1.0 + 0.5 * arriving * hold) / (1.0 + arriving * hold)
 
 
 @njit(cache=True)

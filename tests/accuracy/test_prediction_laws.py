@@ -7,13 +7,13 @@ peak; what is harder is slower. Tolerances are for the smooth joints of a fixed 
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from moai_planner.accuracy.measurement_table import COLUMNS
 from moai_planner.accuracy.measurements import parse_measurements
 from moai_planner.accuracy.predict import Predictor, metrics_of
-from moai_planner.accuracy.prepare import prepare
+from moai_planner.accuracy.prepare import HOLD_STEPS, prepare
 from moai_planner.catalog.accelerators import accelerator
 from moai_planner.catalog.models import model
 from moai_planner.catalog.parameters import parameters_for
@@ -159,7 +159,11 @@ def test_no_prediction_beats_physics(rows):
 @FEW
 @given(runs())
 def test_more_in_flight_waits_longer_and_yields_no_less(row):
-    """Concurrency up: latency never falls; throughput never falls beyond a joint."""
+    """Concurrency up: latency never falls; throughput never falls beyond a joint.
+
+    Except where prompts wait for one on every rank: more of them end that wait sooner.
+    """
+    assume(row["engine"] not in HOLD_STEPS or row.get("dp", 1) == 1)
     rows = changed(row | {"request_rate": ""}, "concurrency", (1, 2, 4, 8, 16, 32, 64, 256, 1024, 4096))
     _, _, metrics = predicted(rows)
     assert (np.diff(metrics["e2el_s_mean"]) >= -1e-3 * metrics["e2el_s_mean"][:-1]).all()

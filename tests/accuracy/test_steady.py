@@ -192,8 +192,9 @@ def test_a_prompt_on_one_rank_is_cheaper_than_one_on_each():
 
 
 def test_prompts_held_back_for_balance():
-    """Two ranks, few prompts: nearly all wait the limit. Many: a fraction of a step (coupon collector)."""
-    few = {"decode_ranks": 2, "concurrency": 2, "osl_tokens": 4000}
+    """A lone prompt runs; few of long answers wait about the limit; many a fraction of a step."""
+    assert solve(decode_ranks=2, concurrency=1, hold_steps=60) == solve(decode_ranks=2, concurrency=1)
+    few = {"decode_ranks": 2, "concurrency": 16, "osl_tokens": 8000}
     waits = solve(**few, hold_steps=60)["ttft_s"] - solve(**few)["ttft_s"]
     assert 0.8 * 60 * 0.010 < waits < 1.1 * 60 * 0.0105
     many = {"decode_ranks": 2, "concurrency": 400, "osl_tokens": 100, "requests": 400_000}
