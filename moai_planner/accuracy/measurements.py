@@ -88,7 +88,8 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         concurrency = min(concurrency, requests)  # no more in flight than were sent
     hit_frac = number.get("prefix_hit_frac", 0.0)
     distinct = 1
-    if "prefix_hit_frac" not in number and "shared_prefix" in notes and "prefix cache on" in notes:
+    shared = re.search(r"shared[_ ](prefix|prompt)", notes) and "prefix cache on" in notes
+    if shared and "prefix_hit_frac" not in number:
         distinct = SHARED_PROMPTS
         hit_frac = _repeated_hit_frac(isl, requests, distinct)
         assumed.append(f"prefix_hit_frac {hit_frac:.3f} ({distinct} prompts sent again and again)")

@@ -102,3 +102,11 @@ def test_room_does_not_bind_where_the_estimate_leaves_none():
     """Four devices stated in full hold it barely: whoever ran it found the room."""
     _, prepared = pools("1,1,4,1,1,1,4,1")
     assert prepared.records["kv_tokens"][0] >= 2049
+
+
+def test_shared_prompts_with_a_cache_are_found_in_it():
+    """A row that says so in words has hits, however it words it; one without a cache has none."""
+    row = "a,m,vllm,colocated,h100_sxm,2,1,1,2000,100,64,9,validate,"
+    for notes, hits in (("prefix cache on (shared prompts)", True), ("shared prompts; cache off", False)):
+        run = parse_measurements(HEAD + row + notes + "\n", "t.csv").runs[0]
+        assert (run.prefix_hit_frac > 0.5) == hits
