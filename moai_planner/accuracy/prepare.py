@@ -29,6 +29,7 @@ from moai_planner.domain.model import Model
 from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.precision import PRECISIONS, Precision
+from moai_planner.domain.units import GIBI
 
 ModelOf = Callable[[str], Model]
 AcceleratorOf = Callable[[str], Accelerator]
@@ -40,6 +41,11 @@ DEVICES_PER_NODE = 8
 PROMPT_BUDGET_TOKENS = {"vllm": 8192, "moreh-vllm": 8192, "atom": 16384, "sglang": 16384, "trtllm": 8192}
 """Prompt tokens that one step may hold, by engine (their defaults on large devices)."""
 DEFAULT_BUDGET_TOKENS = 8192
+LARGE_MEMORY_BYTES = 70 * GIBI
+SMALL_BUDGET_TOKENS = 2048
+VLLM_SEQUENCES, SMALL_SEQUENCES = 1024, 256
+"""vLLM's server: 8192 tokens and 1024 sequences on devices of 70 GiB and more that are newer than Ampere,
+else 2048 and 256 (`EngineArgs.get_batch_defaults`)."""
 SEPARATE_PREFILL = ("sglang", "atom")
 """Engines that run prompts in steps of their own instead of beside decoding."""
 ASYNCHRONOUS_SINCE = {"vllm": (0, 14), "moreh-vllm": (0, 14)}
@@ -161,7 +167,7 @@ class _Table:
             last.count,
             last.dp,
             engine.max_num_batched_tokens,
-            run.max_num_seqs or LARGEST_TABLE,
+            _most_sequences(run, self.accelerator_of(last.accelerator)),
             kv_tokens,
             int(last.engine in SEPARATE_PREFILL),
             HOLD_STEPS.get(last.engine, 0) if last.dp > 1 and not run.disaggregated else 0,
@@ -179,12 +185,12 @@ class _Table:
         precision = _precision(run, model)
         instances = workers.count * workers.dp
         load = run.concurrency or run.requests
-        sequences = _table_size(load / instances * (1.0 + draft_tokens))
+        most = min(load / instances, _most_sequences(run, accelerator))
+        sequences = _table_size(most * (1.0 + draft_tokens))
         engine = Engine(
             name=workers.engine,
             max_num_seqs=sequences,
-            max_num_batched_tokens=run.max_num_batched_tokens
-            or PROMPT_BUDGET_TOKENS.get(workers.engine, DEFAULT_BUDGET_TOKENS),
+            max_num_batched_tokens=run.max_num_batched_tokens or _prompt_budget(workers.engine, accelerator),
             max_model_len=int(run.isl_tokens + run.osl_tokens) + 1,
             memory_utilization_frac=MEMORY_FRAC,
             prefix_caching=run.prefix_hit_frac > 0,
@@ -248,6 +254,26 @@ def _precision(run: Run, model: Model) -> Precision:
         raise _CannotPredict(f"precision {name[:SHOWN]} is not known (one of {', '.join(PRECISIONS)})")
     precision = PRECISIONS[name]
     return precision.with_kv(run.kv) if run.kv else precision
+
+
+def _is_large(accelerator: Accelerator) -> bool:
+    return accelerator.memory_bytes >= LARGE_MEMORY_BYTES and accelerator.architecture.lower() != "ampere"
+
+
+def _prompt_budget(engine: str, accelerator: Accelerator) -> int:
+    if engine == "vllm" and not _is_large(accelerator):
+        return SMALL_BUDGET_TOKENS
+    return PROMPT_BUDGET_TOKENS.get(engine, DEFAULT_BUDGET_TOKENS)
+
+
+def _most_sequences(run: Run, accelerator: Accelerator) -> int:
+    """Sequences that a rank decodes at once. A closed loop's recipe allows its concurrency; at a rate without
+    a limit the engine's default does."""
+    if run.max_num_seqs:
+        return run.max_num_seqs
+    if run.arrivals != "open" or run.concurrency or run.workers[-1].engine != "vllm":
+        return LARGEST_TABLE
+    return VLLM_SEQUENCES if _is_large(accelerator) else SMALL_SEQUENCES
 
 
 def _asynchronous(engine: str, version: str) -> bool:

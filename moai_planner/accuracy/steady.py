@@ -233,6 +233,10 @@ def _colocated(table, run):
         steady = max(ttft, population * decode / batch - decode)  # without room the rest wait
         population += 0.5 * (_in_flight(run, decode + steady) / ranks - population)
     tpot = step / run.accepted_tokens
+    served = batch / decode
+    if prompt > run.budget_tokens:  # prompts of several whole steps come one after the other
+        served = min(served, 1.0 / _prefill_s(table, run, prompt, run.budget_tokens))
+        steady = max(steady, population / served - decode)
     burst = steady
     if run.arrivals == OPEN and steady > 2.0 * ttft and run.concurrency <= 0:
         steady = burst = ttft + 0.5 * (steady - ttft)  # a queue that grows all the time: half on average
@@ -241,7 +245,7 @@ def _colocated(table, run):
         burst = max(steady, outside + 0.5 * (min(population, room) + 1.0) * alone)
     first = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
     ttft_mean = steady + first * (burst - steady)
-    req_per_s = batch / decode * ranks * _finite_share(run)
+    req_per_s = served * ranks * _finite_share(run)
     late = _late_step_s(table, run, seen, seen * others / steps, prompt, context)
     return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch, late, burst
 

@@ -110,3 +110,15 @@ def test_shared_prompts_with_a_cache_are_found_in_it():
     for notes, hits in (("prefix cache on (shared prompts)", True), ("shared prompts; cache off", False)):
         run = parse_measurements(HEAD + row + notes + "\n", "t.csv").runs[0]
         assert (run.prefix_hit_frac > 0.5) == hits
+
+
+def test_vllm_limits_by_device():
+    """A rate without a limit: what the server allows by itself, by the memory of the device."""
+    text = (
+        "id,model,engine,topology,accelerator,tp,isl,osl,request_rate,n_requests,tpot_ms_mean,split\n"
+        "a,meta-llama/Llama-3.1-8B-Instruct,vllm,colocated,h100_sxm,1,100,100,5,500,9,validate\n"
+        "b,meta-llama/Llama-3.1-8B-Instruct,vllm,colocated,rtx_4090,1,100,100,5,500,9,validate\n"
+    )
+    prepared = prepare(parse_measurements(text, "t.csv").runs, model, accelerator, parameters_for)
+    assert prepared.records["max_sequences"].tolist() == [1024, 256]
+    assert prepared.records["budget_tokens"].tolist() == [8192, 2048]
