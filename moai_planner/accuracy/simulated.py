@@ -39,6 +39,8 @@ from moai_planner.simulate.system import build_machine, colocated
 
 MOST_BLOCKS = 1 << 40
 """KV blocks of a rank whose room does not bind."""
+MOST_REQUESTS, MOST_TOKENS = 50_000, 100_000_000
+"""Runs beyond either stay with the steady state, for time and for memory (each KV block is kept)."""
 PREEMPTING = ("vllm", "moreh-vllm", "atom")
 """Engines that admit while blocks are free and preempt when they run out."""
 TAILS = ("ttft_ms_p90", "tpot_ms_p99", "e2el_s_p99", "itl_ms_median")
@@ -63,6 +65,8 @@ def simulate_runs(prepared: Prepared, times: Sequence[StepTimes]) -> dict[int, d
             continue
         wanted = None if transient(run) or may_preempt(run, record) else TAILS
         if wanted and not any(name in run.metrics for name in wanted):
+            continue
+        if run.requests > MOST_REQUESTS or run.requests * (run.isl_tokens + run.osl_tokens) > MOST_TOKENS:
             continue
         j = record["decode"]
         try:

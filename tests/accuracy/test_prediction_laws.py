@@ -217,3 +217,19 @@ def test_ranks_in_lockstep_wait_for_the_prompts_of_the_others():
     row |= {"tp": 1, "dp": 8, "ep": 8, "isl": 16_000, "osl": 100, "length_spread": "uniform 0.8-1.0"}
     _, out, _ = predicted(changed(row, "concurrency", (1, 8)))
     assert out["tpot_s"][1] > 3 * out["tpot_s"][0]
+
+
+def test_a_run_too_large_to_simulate_is_predicted_all_the_same():
+    """Millions of requests of a hundred thousand tokens: the steady state answers, at once."""
+    row = {
+        "id": "a",
+        "model": MODELS[2],
+        "engine": "vllm",
+        "topology": "colocated",
+        "accelerator": "h100_sxm",
+    }
+    row |= {"tp": 8, "isl": 100_000, "osl": 1000, "concurrency": 4096, "request_rate": 500}
+    prepared, _, steady = predicted([row])
+    assert prepared.runs[0].requests > MOST_REQUESTS
+    assert simulate_runs(prepared, ()) == {}
+    assert steady["output_tps"][0] > 0
