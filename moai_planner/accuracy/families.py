@@ -40,10 +40,6 @@ BASE_FIELDS = (
     "collective_hop_s",
     "collective_bandwidth_frac",
     "all_to_all_s",
-    "all_to_all_bandwidth_frac",
-    "transfer_s",
-    "transfer_bandwidth_frac",
-    "staged_bandwidth_frac",
     "draft_accept_frac",
 )
 ARCHITECTURE_FIELDS = (
@@ -57,7 +53,6 @@ ARCHITECTURE_FIELDS = (
     "collective_hop_s",
     "collective_bandwidth_frac",
     "all_to_all_s",
-    "all_to_all_bandwidth_frac",
 )
 FORMAT_FIELDS = (
     "matmul_frac",
@@ -87,8 +82,6 @@ SPREADS = {
 LOOSE_FIELDS = (
     "all_to_all_s",
     "step_s",
-    "transfer_bandwidth_frac",
-    "staged_bandwidth_frac",
     "draft_accept_frac",
 )
 """Fields whose assumed values say little."""
