@@ -23,15 +23,10 @@ from moai_planner.domain.corrections import (
 
 BASE_FIELDS = (
     "matmul_frac",
-    "matmul_half_tokens",
     "weight_bandwidth_frac",
-    "unoverlapped_frac",
-    "attention_frac",
     "kv_bandwidth_frac",
     "expert_matmul_frac",
-    "expert_half_tokens",
     "expert_bandwidth_frac",
-    "expert_imbalance",
     "kernel_s",
     "step_s",
     "sequence_s",
@@ -45,9 +40,7 @@ BASE_FIELDS = (
 ARCHITECTURE_FIELDS = (
     "matmul_frac",
     "weight_bandwidth_frac",
-    "attention_frac",
     "kv_bandwidth_frac",
-    "expert_matmul_frac",
     "expert_bandwidth_frac",
     "kernel_s",
     "collective_hop_s",
@@ -56,10 +49,8 @@ ARCHITECTURE_FIELDS = (
 )
 FORMAT_FIELDS = (
     "matmul_frac",
-    "matmul_half_tokens",
     "weight_bandwidth_frac",
     "expert_matmul_frac",
-    "expert_half_tokens",
     "expert_bandwidth_frac",
 )
 LEVEL_FIELDS = {ARCHITECTURE: ARCHITECTURE_FIELDS, NUMBER_FORMAT: FORMAT_FIELDS}
@@ -86,7 +77,7 @@ LOOSE_FIELDS = (
 )
 """Fields whose assumed values say little."""
 LOOSE_FACTOR = 3.0
-TIGHT_FIELDS = ("kv_bandwidth_frac", "attention_frac")
+TIGHT_FIELDS = ("kv_bandwidth_frac",)
 """Fields that the calibration rows, all of one length, cannot tell from a cost per sequence: nearer to the
 operator tables they start from."""
 TIGHT_FACTOR = 0.35
