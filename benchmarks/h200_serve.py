@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import datetime
 import json
-import os
 import signal
 import sys
 import tempfile
@@ -55,6 +54,7 @@ def _series(a, device, version: str, target: Path, wanted: list[int]) -> None:
     """One server, a run at each concurrency, each kept as it ends."""
     from moai_planner.cli.profile import _config
     from moai_planner.profile import front_door
+    from moai_planner.profile.journal import append_line
     from moai_planner.profile.session import quantization_of
 
     problems: list = []
@@ -64,9 +64,7 @@ def _series(a, device, version: str, target: Path, wanted: list[int]) -> None:
     isl, osl = (SMALL["isl"], SMALL["osl"]) if a.small else (ISL_TOKENS, OSL_TOKENS)
     with tempfile.TemporaryDirectory(prefix="moai-serve-") as scratch:
         folder = Path(scratch) / "model"
-        folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(config))
-        front_door.write_tokenizer(folder, config["vocab_size"])
+        front_door.write_model(folder, config)
         settings = front_door.ServeSettings(
             folder, device.platform, SMALL["window"] if a.small else 4096, SMALL["seqs"] if a.small else 256,
             SMALL["window"] if a.small else 8192, graphs=device.platform != "cpu",
@@ -88,14 +86,7 @@ def _series(a, device, version: str, target: Path, wanted: list[int]) -> None:
                     "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k != "folder"},
                     **{k: v for k, v in result.items() if k.startswith(KEPT) and isinstance(v, int | float)},
                 }  # fmt: skip
-                _append(target, row)
-
-
-def _append(target: Path, row: dict) -> None:
-    with open(target, "ab") as file:
-        file.write((json.dumps(row) + "\n").encode())
-        file.flush()
-        os.fsync(file.fileno())
+                append_line(target, row)
 
 
 if __name__ == "__main__":

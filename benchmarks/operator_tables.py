@@ -9,6 +9,7 @@ Tables lie beside the project (a sibling folder, or `MOAI_SHARED_DATA`). Every r
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,13 @@ def decode_attention() -> pd.DataFrame:
     for device, model, tp, d in _card_tables("attention.csv.gz"):
         d = d[(d.prefill_chunk == 0) & (d.n_decode > 0)]
         found.append(_decode(device, model, tp, d.n_decode, d.kv_decode, d.time_us * MICRO))
+    for device, model, tp, d, seconds in _earlier_attention("decode"):
+        found.append(_decode(device, model, tp, d.batch_size, d.kv_cache_size, seconds))
+    return pd.concat(found, ignore_index=True)
+
+
+def _earlier_attention(phase: str) -> Iterator[tuple[str, str, int, pd.DataFrame, pd.Series]]:
+    """Device, model, tp, rows of one phase (`decode`, `prefill`) and their seconds."""
     for name, device in EARLIER.items():
         for path in sorted(
             (ROOT / "llmservingsim" / "v0" / "perf_models" / name).glob("**/attention.csv.gz")
@@ -178,10 +186,9 @@ def decode_attention() -> pd.DataFrame:
             model, tp = "/".join(path.parts[-4:-2]), int(path.parent.name[2:])
             if model in SIZES:
                 d = pd.read_csv(path)
-                d = d[~d.is_prefill.astype(bool)]
-                seconds = d.p50_ns * NANO if "p50_ns" in d else d["time_stats.attn_decode.median"] * MILLI
-                found.append(_decode(device, model, tp, d.batch_size, d.kv_cache_size, seconds))
-    return pd.concat(found, ignore_index=True)
+                d = d[d.is_prefill.astype(bool) == (phase == "prefill")]
+                seconds = d.p50_ns * NANO if "p50_ns" in d else d[f"time_stats.attn_{phase}.median"] * MILLI
+                yield device, model, tp, d, seconds
 
 
 def _decode(device, model, tp, sequences, context, seconds) -> pd.DataFrame:
@@ -202,16 +209,8 @@ def prompt_attention() -> pd.DataFrame:
     for device, model, tp, d in _card_tables("attention.csv.gz"):
         d = d[(d.prefill_chunk > 0) & (d.n_decode == 0)]
         found.append(_prompt(device, model, tp, d.prefill_chunk, d.kv_prefill, d.time_us * MICRO))
-    for name, device in EARLIER.items():
-        for path in sorted(
-            (ROOT / "llmservingsim" / "v0" / "perf_models" / name).glob("**/attention.csv.gz")
-        ):
-            model, tp = "/".join(path.parts[-4:-2]), int(path.parent.name[2:])
-            if model in SIZES:
-                d = pd.read_csv(path)
-                d = d[d.is_prefill.astype(bool)]
-                seconds = d.p50_ns * NANO if "p50_ns" in d else d["time_stats.attn_prefill.median"] * MILLI
-                found.append(_prompt(device, model, tp, d.prefill_chunk_size, d.kv_cache_size, seconds))
+    for device, model, tp, d, seconds in _earlier_attention("prefill"):
+        found.append(_prompt(device, model, tp, d.prefill_chunk_size, d.kv_cache_size, seconds))
     return pd.concat(found, ignore_index=True)
 
 

@@ -9,7 +9,6 @@ format across engines; what the software decides is shared by engine across plat
 
 from __future__ import annotations
 
-from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.corrections import (
     ARCHITECTURE,
     ENGINE,
@@ -18,7 +17,6 @@ from moai_planner.domain.corrections import (
     NUMBER_FORMAT,
     PLATFORM,
     Part,
-    family_name,
 )
 
 BASE_FIELDS = (
@@ -96,8 +94,3 @@ def spread_of(part: Part, name: str) -> float:
     if name in TIGHT_FIELDS:
         spread *= TIGHT_FACTOR
     return spread
-
-
-def family_of(accelerator: Accelerator, engine: str) -> str:
-    """`vllm-cuda`: one engine on one platform, what errors are told by."""
-    return family_name(engine, accelerator.platform)

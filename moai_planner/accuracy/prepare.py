@@ -300,15 +300,6 @@ def _table_size(sequences: float) -> int:
     return size
 
 
-def with_parameters(prepared: Prepared, parameters_of: ParametersOf) -> Prepared:
-    """The same runs with other parameters."""
-    changed = tuple(
-        replace(c, parameters=parameters_of(c.accelerator, c.engine.name, c.precision))
-        for c in prepared.configurations
-    )
-    return replace(prepared, configurations=changed)
-
-
 def subset(prepared: Prepared, indices: Sequence[int]) -> Prepared:
     """Some of the runs, with the configurations that they use."""
     records = prepared.records[list(indices)].copy()

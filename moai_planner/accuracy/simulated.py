@@ -31,11 +31,11 @@ from moai_planner.simulate.bench import (
     BenchSettings,
     bench_requests,
     bench_result,
-    overhead_of,
+    run_requests,
 )
 from moai_planner.simulate.instance import InstanceModel, instance_of
-from moai_planner.simulate.serve import Requests, serve, with_own_blocks
-from moai_planner.simulate.system import build_machine, colocated
+from moai_planner.simulate.serve import Requests, with_own_blocks
+from moai_planner.simulate.system import colocated
 
 MOST_BLOCKS = 1 << 40
 """KV blocks of a rank whose room does not bind."""
@@ -108,14 +108,7 @@ def _simulate(run: Run, record: np.void, c: Configuration, times: StepTimes) -> 
         requests = _with_prefixes(requests, run, instance.engine.block_size_tokens)
     elif run.engine in PREEMPTING:
         requests = with_own_blocks(requests, instance.engine.block_size_tokens)
-    served = serve(
-        build_machine(system),
-        system,
-        requests,
-        limit=settings.max_concurrency,
-        overhead_s=overhead_of(system, requests),
-    )
-    return bench_result(served)
+    return bench_result(run_requests(system, requests, settings.max_concurrency))
 
 
 def _instance(record: np.void, c: Configuration, times: StepTimes) -> InstanceModel:

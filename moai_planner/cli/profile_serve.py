@@ -27,7 +27,6 @@ _CALM = 1.03
 
 def closed_loop(request, device, outcome, found, read_model):
     """Serve, measure, simulate; one row a load and metric."""
-    import json
     import tempfile
     from contextlib import ExitStack
     from pathlib import Path
@@ -45,9 +44,7 @@ def closed_loop(request, device, outcome, found, read_model):
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="moai-serve-")))
         folder = scratch / "model"
-        folder.mkdir()
-        (folder / "config.json").write_text(json.dumps(dict(request.config)))
-        front_door.write_tokenizer(folder, request.config["vocab_size"])
+        front_door.write_model(folder, request.config)
         settings = session.serve_settings(request, device, folder)
 
         def times(door):
@@ -66,7 +63,7 @@ def closed_loop(request, device, outcome, found, read_model):
         alone = _bench(server, front_door.Load(float("inf"), _PROBE_PROMPTS, _ISL, _OSL, concurrency=1))
         after = drift()
         door = step_times.front_door(
-            scaled(times(step_times.FrontDoor()), anchor.middle([before, after])),
+            drifted(times(step_times.FrontDoor()), anchor.middle([before, after])),
             _ISL,
             _OSL,
             alone["median_ttft_ms"] * MILLI / alone["waiting"],
@@ -133,18 +130,9 @@ def _instance(times, settings, kv_tokens):
     return InstanceModel(times, engine, memory)
 
 
-def scaled(times, drift, slower=1.0):
+def drifted(times, drift, slower=1.0):
     """Step times of a machine that is slower by `drift` (kind by kind) and `slower` (altogether)."""
-    from dataclasses import replace
-
-    decode, prompt = drift.decode * slower, drift.prompt * slower
-    return replace(
-        times,
-        decode_s=times.decode_s * decode,
-        kv_s=times.kv_s * decode,
-        mixed_s=times.mixed_s * prompt,
-        pair_s=times.pair_s * prompt,
-    )
+    return times.slower(drift.decode * slower, drift.prompt * slower)
 
 
 def _saturation(instance):
@@ -161,16 +149,14 @@ def _simulated(instance, arrival_s, times):
 
     import numpy as np
 
-    from moai_planner.simulate.bench import bench_result, overhead_of
-    from moai_planner.simulate.serve import Requests, serve
-    from moai_planner.simulate.system import build_machine, colocated
+    from moai_planner.simulate.bench import bench_result, run_requests
+    from moai_planner.simulate.serve import Requests
+    from moai_planner.simulate.system import colocated
 
     system = colocated(replace(instance, step_times=times))
     count = len(arrival_s)
     requests = Requests(arrival_s, np.full(count, _ISL), np.full(count, _OSL))
-    return bench_result(
-        serve(build_machine(system), system, requests, overhead_s=overhead_of(system, requests))
-    )
+    return bench_result(run_requests(system, requests))
 
 
 def _predicted(instance, runs, scale=1.0, drifting=True):
@@ -183,7 +169,7 @@ def _predicted(instance, runs, scale=1.0, drifting=True):
     for run, drift in runs:
         arrival_s = np.sort(np.array(run["start_times"]))
         slower = scale * (run["waiting"] if drifting and run["waiting"] > _CALM else 1.0)
-        times = scaled(instance.step_times, drift if drifting else Drift(), slower)
+        times = drifted(instance.step_times, drift if drifting else Drift(), slower)
         results.append(_simulated(instance, arrival_s - arrival_s[0], times))
     return {metric: float(np.mean([result[metric] for result in results])) for metric in TOLERANCE}
 

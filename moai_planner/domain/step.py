@@ -16,7 +16,7 @@ With pipeline parallelism `stages` steps are in flight at once, so a new step ma
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -68,6 +68,16 @@ class StepTimes:
         """A step with prompt tokens. step_tokens [..] prompt and decode tokens together → [..] seconds."""
         base = np.interp(step_tokens, self.tokens, self.mixed_s) + self.mixed_row_s * np.asarray(sequences)
         return base + self.pair_s * np.asarray(token_pairs) + self.kv_s * np.asarray(kv_tokens)
+
+    def slower(self, decode: float, prompt: float) -> StepTimes:
+        """Decode steps and prompt work that take so many times as long."""
+        return replace(
+            self,
+            decode_s=self.decode_s * decode,
+            kv_s=self.kv_s * decode,
+            mixed_s=self.mixed_s * prompt,
+            pair_s=self.pair_s * prompt,
+        )
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,13 @@ class Load:
     seed: int = 0
 
 
+def write_model(folder: Path, config: Mapping[str, Any]) -> None:
+    """A model folder to serve with dummy weights."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(dict(config)))
+    write_tokenizer(folder, config["vocab_size"])
+
+
 def write_tokenizer(folder: Path, vocabulary: int) -> None:
     """A tokenizer of one word a token, so that prompts of exact length survive text and back."""
     words = {"<s>": 0, "</s>": 1, "<pad>": 2, "<unk>": 3}

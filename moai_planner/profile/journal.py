@@ -67,7 +67,7 @@ class Journal:
 
     def _append(self, entry: Mapping[str, Any], spent_s: float) -> None:
         self.spent_s += spent_s
-        _write_line(self.path, {**entry, "spent_s": round(spent_s, 4)})
+        append_line(self.path, {**entry, "spent_s": round(spent_s, 4)})
 
 
 def open_journal(path: Path, key: Mapping[str, Any]) -> Journal:
@@ -75,11 +75,11 @@ def open_journal(path: Path, key: Mapping[str, Any]) -> Journal:
     journal = Journal(path)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_line(path, {"format": FORMAT, "key": dict(key)})
+        append_line(path, {"format": FORMAT, "key": dict(key)})
         return journal
     lines = _whole_lines(path)
     if not lines:
-        _write_line(path, {"format": FORMAT, "key": dict(key)})
+        append_line(path, {"format": FORMAT, "key": dict(key)})
         return journal
     _check_header(path, lines[0], key)
     for number, line in enumerate(lines[1:], 2):
@@ -95,7 +95,8 @@ def _place(shard: Shard, shape: StepShape) -> dict[str, Any]:
     }
 
 
-def _write_line(path: Path, entry: Mapping[str, Any]) -> None:
+def append_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """One line of JSON, on the disk when this returns."""
     with open(path, "ab") as file:
         file.write((json.dumps(entry) + "\n").encode())
         file.flush()

@@ -117,13 +117,19 @@ def simulate_bench(
 
 def run_bench(system: System, settings: BenchSettings, machine: Machine | None = None) -> Served:
     """One benchmark run, request by request."""
-    requests = bench_requests(settings)
+    return run_requests(system, bench_requests(settings), settings.max_concurrency, settings.seed, machine)
+
+
+def run_requests(
+    system: System, requests: Requests, limit: int = 0, seed: int = 0, machine: Machine | None = None
+) -> Served:
+    """The same for requests of one's own; `limit` in flight (0 = no limit)."""
     return serve(
         machine or build_machine(system),
         system,
         requests,
-        limit=settings.max_concurrency,
-        seed=settings.seed,
+        limit=limit,
+        seed=seed,
         overhead_s=overhead_of(system, requests),
     )
 

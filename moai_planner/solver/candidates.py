@@ -226,7 +226,7 @@ def _point(
     c = case.configuration
     factor = pessimism(times.high_frac, options.confidence)
     setting = Setting(
-        times=_slower(times, factor),
+        times=times.slower(factor, factor),
         memory=memory,
         engine=c.engine,
         ranks=c.layout.dp,
@@ -259,18 +259,6 @@ def _explained(point: Point | str) -> Point | str:
 def cap_key(deployment: str, pool: str, role: str) -> str:
     """Group of candidates that the repair loop tightens together."""
     return f"{deployment}/{pool}/{role}"
-
-
-def _slower(times: StepTimes, factor: float) -> StepTimes:
-    if factor == 1.0:
-        return times
-    return replace(
-        times,
-        decode_s=times.decode_s * factor,
-        mixed_s=times.mixed_s * factor,
-        pair_s=times.pair_s * factor,
-        kv_s=times.kv_s * factor,
-    )
 
 
 def _option(

@@ -29,7 +29,7 @@ def instance():
 def _served(instance, drift, waiting=1.0, seed=0):
     """A result file of the run that a machine slower by `drift` would have given."""
     arrival_s = np.cumsum(np.random.default_rng(seed).exponential(0.5, 30))
-    times = profile_serve.scaled(instance.step_times, drift, waiting)
+    times = profile_serve.drifted(instance.step_times, drift, waiting)
     figures = profile_serve._simulated(instance, arrival_s - arrival_s[0], times)
     gap_s = figures["mean_tpot_ms"] / 1e3
     return {
