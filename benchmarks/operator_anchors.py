@@ -94,7 +94,7 @@ def _prompt_s(a: Accelerator, number_format: str, d: pd.DataFrame, p: Mapping[st
 
 def _reduce_s(a: Accelerator, number_format: str, d: pd.DataFrame, p: Mapping[str, float]) -> np.ndarray:
     rate = np.array([group_rate(a.scale_up, int(n)) for n in d.ranks])
-    return np.log2(d.ranks) * p["collective_hop_s"] + d.bytes / (rate * p["collective_bandwidth_frac"])
+    return p["collective_hop_s"] + d.bytes / (rate * p["collective_bandwidth_frac"])
 
 
 OPERATORS = (
@@ -115,7 +115,7 @@ OPERATORS = (
     Operator(
         "all-reduce",
         operator_tables.all_reduce,
-        {"collective_hop_s": 4 * MICRO, "collective_bandwidth_frac": 0.7},
+        {"collective_hop_s": 8 * MICRO, "collective_bandwidth_frac": 0.7},
         _reduce_s,
     ),
 )

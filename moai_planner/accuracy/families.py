@@ -25,7 +25,9 @@ BASE_FIELDS = (
     "kv_bandwidth_frac",
     "expert_matmul_frac",
     "expert_bandwidth_frac",
+    "expert_skew",
     "kernel_s",
+    "host_kernel_s",
     "step_s",
     "sequence_s",
     "context_token_s",
@@ -56,6 +58,8 @@ LEVEL_FIELDS = {ARCHITECTURE: ARCHITECTURE_FIELDS, NUMBER_FORMAT: FORMAT_FIELDS}
 LENGTH_FIELDS = ("context_token_s",)
 """Fields that only runs of several lengths tell from a cost per sequence: a family moves them where it has
 such runs, and nothing wider does."""
+MODEL_FIELDS = ("expert_skew",)
+"""Fields that models decide, not what runs them: moved for all together."""
 SEVERAL_LENGTHS = 2.0
 """Longest over shortest context from which lengths count as several."""
 LENGTH_SPREAD = 3.0
@@ -75,9 +79,9 @@ LOOSE_FIELDS = (
 )
 """Fields whose assumed values say little."""
 LOOSE_FACTOR = 3.0
-TIGHT_FIELDS = ("kv_bandwidth_frac",)
-"""Fields that the calibration rows, all of one length, cannot tell from a cost per sequence: nearer to the
-operator tables they start from."""
+TIGHT_FIELDS = ("kv_bandwidth_frac", "matmul_frac", "expert_matmul_frac")
+"""Fields that the calibration rows, nearly all of one length, cannot tell from a cost per sequence: nearer to
+the operator tables they start from."""
 TIGHT_FACTOR = 0.35
 
 
@@ -86,6 +90,8 @@ def spread_of(part: Part, name: str) -> float:
     level = part[0]
     if name in LENGTH_FIELDS:
         return LENGTH_SPREAD if level == FAMILY else 0.0
+    if name in MODEL_FIELDS and level != EVERYWHERE:
+        return 0.0
     if name not in LEVEL_FIELDS.get(level, BASE_FIELDS):
         return 0.0
     spread = SPREADS[level]

@@ -21,8 +21,8 @@ SOFTNESS = 0.12
 """Residual (log) beyond which a run's pull shrinks again."""
 RESIDUAL_SPREAD = 0.12
 """Standard deviation that the likelihood gives a residual; sets how much rows weigh against priors."""
-FULL_ITERATIONS = 60
-GAIN = 1e-4
+FULL_ITERATIONS = 150
+GAIN = 1e-5
 """Share of the objective below which an iteration's gain ends the fit."""
 ANOTHER = 0.02
 """Share of the objective above which the same derivatives are used for another step."""

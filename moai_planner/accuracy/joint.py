@@ -21,6 +21,7 @@ from moai_planner.accuracy.prepare import ParametersOf, Prepared, subset
 from moai_planner.accuracy.run import Run
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.domain.corrections import Part, is_native, parts_of
+from moai_planner.domain.model import APPROXIMATED_ARCHITECTURES
 from moai_planner.domain.parameters import Parameters, from_vector, to_vector
 from moai_planner.domain.units import MILLI, NANO
 
@@ -62,7 +63,9 @@ class JointProblem:
         self.columns, self.spread, self._design = _columns(self.parts, frozenset(frozen), varied)
         seen = [name in LENGTH_FIELDS for _, name in self.columns]
         self.first = np.where(seen, self.spread, 0.0)
-        self.run, self.metric, self.measured, self.weight = _targets(self.runs)
+        models = [prepared.configurations[i].model for i in prepared.records["decode"]]
+        represented = [model.architecture not in APPROXIMATED_ARCHITECTURES for model in models]
+        self.run, self.metric, self.measured, self.weight = _targets(self.runs, represented)
         self._predictor = Predictor(prepared)
         self._mixed = np.flatnonzero(self._set_of[prepared.records["prefill"]] != self._decoder)
         self._part = _Part(subset(prepared, self._mixed), number) if len(self._mixed) else None
@@ -162,14 +165,17 @@ def _columns(parts: Sequence[Sequence[Part]], frozen: frozenset[str], varied: fr
     return tuple(numbers), spread, design
 
 
-def _targets(runs: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Every value of every run: run index, metric index, log of the measurement, weight."""
+def _targets(
+    runs: Sequence[Run], represented: Sequence[bool]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Every value of every run: run index, metric index, log of the measurement, weight. A model that the cost
+    model only approximates moves no parameter; its errors still count in the intervals."""
     crowd = Counter((run.model, run.accelerator) for run in runs)
     rows = []
     for i, run in enumerate(runs):
         share = (CROWD / max(CROWD, crowd[run.model, run.accelerator])) ** CROWD_POWER
         for k, (name, weight) in enumerate(FITTED_METRICS.items()):
             if name in run.metrics:
-                rows.append((i, k, np.log(run.metrics[name]), weight * share))
+                rows.append((i, k, np.log(run.metrics[name]), weight * share * represented[i]))
     table = np.array(rows)
     return table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2], table[:, 3]

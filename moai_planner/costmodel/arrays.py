@@ -89,7 +89,8 @@ class Work:
     send_network_s_per_token: Column
     asynchronous: Column
     "1 = the engine schedules the next step while this one runs."
-    graphs: Column
+    captured_tokens: Column
+    "Rows up to which a step with prompt tokens replays captured pieces."
 
 
 WORK_FIELDS = tuple(field.name for field in fields(Work))
@@ -127,7 +128,7 @@ def work_of(c: Configuration) -> Work:
         memory_bytes_per_s=accelerator.memory_bandwidth_bytes_per_s,
         kernels=fullest * launch.kernels(model),
         asynchronous=float(c.engine.async_scheduling),
-        graphs=float(c.engine.graphs),
+        captured_tokens=launch.captured_tokens(c.engine),
         **expert,
         **attention,
         **_traffic_fields(network),

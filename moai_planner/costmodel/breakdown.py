@@ -50,15 +50,15 @@ def breakdown(
         sampled, sequences = rows, float(tokens_or_batch)
         replayed = c.engine.graphs and rows <= largest_captured(c.engine.max_num_seqs, True)
     else:
-        rows, sampled, sequences, replayed = tokens_or_batch, 1, 0.0, False
+        rows, sampled, sequences = tokens_or_batch, 1, 0.0
+        replayed = rows <= w.captured_tokens
     build = _Builder(c.parameters.basis)
     _products(build, w, p, float(rows), float(sampled))
     _attention(build, w, p, phase, float(tokens_or_batch), context_tokens)
     _communication(build, w, p, float(rows))
     build.add("kernel starts", op.kernels_s(w, p), 0.0, 0.0, "latency", 0.0)
-    device_s = build.seconds
     if not replayed:
-        build.add("waiting for the host", w.kernels * p.host_kernel_s - device_s, 0.0, 0.0, "host", 0.0)
+        build.add("launches by the host", w.kernels * p.host_kernel_s, 0.0, 0.0, "host", 0.0)
     engine_s = op.engine_s(w, p) + sequences * op.engine_s_per_sequence(w, p)
     build.add("engine", engine_s, 0.0, 0.0, "host", 0.0)
     return tuple(build.found)

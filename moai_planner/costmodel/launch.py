@@ -10,6 +10,7 @@ cache write); the fitted `kernel_s` absorbs what the count misses.
 
 from __future__ import annotations
 
+from moai_planner.domain.layout import Engine, capture_sizes
 from moai_planner.domain.model import Attention, FeedForward, Model
 
 GQA_KERNELS = 5
@@ -27,6 +28,22 @@ EXPERT_KERNELS = 8
 SHARED_EXPERT_KERNELS = 3
 TAIL_KERNELS = 4
 """Embedding, last norm, head, sampling."""
+
+
+PIECEWISE_ENGINES = ("vllm", "moreh-vllm")
+"""Engines that replay the pieces between attention also in steps with prompt tokens (vLLM's
+FULL_AND_PIECEWISE mode); others launch such steps kernel by kernel."""
+
+
+def captured_tokens(engine: Engine) -> float:
+    """Rows up to which a step with prompt tokens replays captured pieces; 0 = it is always launched.
+
+    >>> captured_tokens(Engine(name="vllm")), captured_tokens(Engine(name="sglang"))
+    (512.0, 0.0)
+    """
+    if not engine.graphs or engine.name not in PIECEWISE_ENGINES:
+        return 0.0
+    return float(max(capture_sizes(engine.max_num_seqs)))
 
 
 def kernels(model: Model) -> int:

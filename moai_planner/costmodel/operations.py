@@ -48,7 +48,7 @@ def _dense_s(w: Work, p: Parameters, tokens, parameters, weight_bytes, flop_per_
 
 def touched_per_rank(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     """Distinct experts of one rank that the tokens of all data-parallel ranks choose."""
-    chosen = experts_touched(w.experts, w.experts_per_token, w.group_ranks * p.expert_spread_frac * tokens)
+    chosen = experts_touched(w.experts, w.experts_per_token, w.group_ranks * tokens, p.expert_skew)
     return chosen / w.expert_ranks
 
 

@@ -47,11 +47,19 @@ def product_s(
     return 2.0 * parameters * paid_rows(rows, half_rows) / (flop_per_s * frac)
 
 
-def experts_touched(experts: Numbers, per_token: Numbers, tokens: Numbers) -> Numbers:
-    r"""Expected number of distinct experts that tokens choose, :math:`E (1 - (1 - k/E)^T)`.
+def experts_touched(experts: Numbers, per_token: Numbers, tokens: Numbers, skew: Numbers = 0.0) -> Numbers:
+    r"""Expected number of distinct experts that tokens choose,
+    :math:`E\,(1 - (1 + \kappa L)^{-1/\kappa})` with :math:`L = -T \ln(1 - k/E)`.
+
+    Experts are chosen by chance, each as often as a gamma-distributed popularity with squared coefficient of
+    variation κ says (a Pólya urn: the negative binomial's empty class); κ → 0 is :math:`E (1 - (1 - k/E)^T)`.
 
     >>> round(float(experts_touched(128, 4, 1)), 6), round(float(experts_touched(128, 4, 64)), 1)
     (4.0, 111.2)
+    >>> float(experts_touched(128, 4, 1, 1.0)), round(float(experts_touched(128, 4, 64, 1.0)), 1)
+    (4.0, 85.8)
     """
-    missed = np.log1p(-np.minimum(per_token / experts, 1 - NANO))
-    return -experts * np.expm1(tokens * missed)
+    hazard = -tokens * np.log1p(-np.minimum(per_token / experts, 1 - NANO))
+    uneven = np.maximum(skew, NANO)
+    touched = -experts * np.expm1(-np.log1p(uneven * hazard) / uneven)
+    return np.maximum(touched, np.minimum(tokens, 1.0) * per_token)

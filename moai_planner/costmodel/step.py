@@ -38,19 +38,19 @@ def decode_base_s(w: Work, p: Parameters, sequences: Numbers, padded: Numbers, r
     """
     device = products_s(w, p, padded, padded)
     device = device + sequences * bounded_s_per_sequence(w, p)
-    device = np.where(replayed, device, np.maximum(device, w.kernels * p.host_kernel_s))
+    device = device + np.where(replayed, 0.0, w.kernels * p.host_kernel_s)
     return device + op.engine_s(w, p) + sequences * op.engine_s_per_sequence(w, p)
 
 
 def mixed_base_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     """A step with prompt tokens, without what grows with context and with the sequences sampled.
 
-    The host launches it, so it cannot be shorter than the launches. A prompt token pairs with a full
-    window in layers that have one.
+    The host launches what is longer than captured pieces, and not all of that hides behind the device. A
+    prompt token pairs with a full window in layers that have one.
     """
     attention = tokens * (w.window_tokens * op.window_pair_s(w, p) + op.state_s_per_token(w, p))
-    device = np.maximum(products_s(w, p, tokens, 1.0) + attention, w.kernels * p.host_kernel_s)
-    return device + op.engine_s(w, p)
+    launched = np.where(tokens > w.captured_tokens, w.kernels * p.host_kernel_s, 0.0)
+    return products_s(w, p, tokens, 1.0) + attention + launched + op.engine_s(w, p)
 
 
 def mixed_row_s(w: Work, p: Parameters) -> Numbers:

@@ -43,14 +43,14 @@ class Parameters:
     "The same rows lost, per expert (tiles are padded)."
     expert_bandwidth_frac: float = 0.70
     "Share of the memory bandwidth when expert weights stream."
-    expert_spread_frac: float = 1.0
-    "Tokens count as this share of independent tokens when experts touched are counted."
+    expert_skew: float = 0.3
+    "How unevenly experts are chosen: squared coefficient of variation of their popularity, 0 = evenly."
     expert_imbalance: float = 1.25
     "Tokens of the busiest expert-parallel rank over the mean."
     kernel_s: float = 1.8 * MICRO
     "Each kernel's start, ramp and tail beyond its roofline time."
     host_kernel_s: float = 5.0 * MICRO
-    "Steps not replayed from a graph take at least this long per kernel (the host launches them)."
+    "Per kernel of a step that the host launches instead of replaying a graph, beyond `kernel_s`."
     step_s: float = 1.5 * MILLI
     "Engine time per step: scheduling, input preparation, sampling, output."
     step_hidden_frac: float = 0.7
@@ -63,8 +63,8 @@ class Parameters:
     "Outside the engine, once per request."
     prompt_token_s: float = 2.0 * MICRO
     "Outside the engine, per prompt token (tokenising, copying)."
-    collective_hop_s: float = 4.0 * MICRO
-    "Latency of an all-reduce inside the fast network, per doubling of the group."
+    collective_hop_s: float = 8.0 * MICRO
+    "Latency of an all-reduce inside the fast network, however many take part."
     collective_bandwidth_frac: float = 0.70
     "Share of the fast network's rate that collectives reach."
     network_hop_s: float = 15.0 * MICRO
@@ -154,7 +154,7 @@ FIELDS: tuple[FieldBounds, ...] = (
     FieldBounds("expert_matmul_frac", 0.01, 1.0, "logit"),
     FieldBounds("expert_half_tokens", 0.5, 1024.0, "log"),
     FieldBounds("expert_bandwidth_frac", 0.02, 1.0, "logit"),
-    FieldBounds("expert_spread_frac", 0.05, 1.0, "logit"),
+    FieldBounds("expert_skew", 0.01, 10.0, "log"),
     FieldBounds("expert_imbalance", 1.0, 4.0, "logit"),
     FieldBounds("kernel_s", 0.05 * MICRO, 200 * MICRO, "log"),
     FieldBounds("host_kernel_s", 0.1 * MICRO, 400 * MICRO, "log"),
