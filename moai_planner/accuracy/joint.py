@@ -168,8 +168,8 @@ def _columns(parts: Sequence[Sequence[Part]], frozen: frozenset[str], varied: fr
 def _targets(
     runs: Sequence[Run], represented: Sequence[bool]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Every value of every run: run index, metric index, log of the measurement, weight. A model that the cost
-    model only approximates moves no parameter; its errors still count in the intervals."""
+    """Every value of every run: run index, metric index, log of the measurement, weight. Runs of a model that
+    is only approximated move no parameter; their errors still count in the intervals."""
     crowd = Counter((run.model, run.accelerator) for run in runs)
     rows = []
     for i, run in enumerate(runs):
