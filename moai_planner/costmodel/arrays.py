@@ -126,7 +126,7 @@ def work_of(c: Configuration) -> Work:
         element_bytes_per_token=fullest * flop.element_bytes_per_token(model, tp),
         bf16_flop_per_s=accelerator.flop_per_s("bf16"),
         memory_bytes_per_s=accelerator.memory_bandwidth_bytes_per_s,
-        kernels=fullest * launch.kernels(model),
+        kernels=fullest * launch.kernels(model, launch.narrow_parts(accelerator, precision)),
         asynchronous=float(c.engine.async_scheduling),
         captured_tokens=launch.captured_tokens(c.engine),
         **expert,

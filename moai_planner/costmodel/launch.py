@@ -6,12 +6,18 @@ cache write); the fitted `kernel_s` absorbs what the count misses.
 >>> kernels(llama := Model("l", "Llama", 2, 8, 16, (Attention("gqa", 2, 4, 2, 2, 2),),
 ...         (FeedForward(2, 16),), False, 64, "bf16"))
 22
+>>> kernels(llama, Narrow(attention=True, dense=True))
+26
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.layout import Engine, capture_sizes
 from moai_planner.domain.model import Attention, FeedForward, Model
+from moai_planner.domain.precision import Precision, multiplied_as
 
 GQA_KERNELS = 5
 """Norm, query-key-value product, rotary with cache write, attention, output product."""
@@ -26,10 +32,24 @@ DENSE_KERNELS = 4
 EXPERT_KERNELS = 8
 """Norm, router, top-k, sort, grouped gate-up, activation, grouped down, weighted sum."""
 SHARED_EXPERT_KERNELS = 3
+QUANTISE_KERNELS = 1
 TAIL_KERNELS = 4
 """Embedding, last norm, head, sampling."""
 
 
+WIDE_FORMAT = "bf16"
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """Parts of a model whose products take quantised activations."""
+
+    attention: bool = False
+    dense: bool = False
+    experts: bool = False
+
+
+WIDE = Narrow()
 PIECEWISE_ENGINES = ("vllm", "moreh-vllm")
 """Engines that replay the pieces between attention also in steps with prompt tokens (vLLM's
 FULL_AND_PIECEWISE mode); others launch such steps kernel by kernel."""
@@ -46,11 +66,40 @@ def captured_tokens(engine: Engine) -> float:
     return float(max(capture_sizes(engine.max_num_seqs)))
 
 
-def kernels(model: Model) -> int:
-    """Kernels of one whole pass, collectives left out."""
-    attention = sum(part.layers * _attention_kernels(part) for part in model.attention)
-    feed_forward = sum(part.layers * _feed_forward_kernels(part) for part in model.feed_forward)
+def kernels(model: Model, narrow: Narrow = WIDE) -> int:
+    """Kernels of one whole pass, collectives left out.
+
+    Products of `narrow` parts quantise their activations: one kernel a block is left after the norm and the
+    activation before a product are fused with it.
+    """
+    attention = sum(
+        part.layers * (_attention_kernels(part) + narrow.attention * QUANTISE_KERNELS)
+        for part in model.attention
+    )
+    feed_forward = sum(
+        part.layers
+        * (
+            _feed_forward_kernels(part)
+            + (narrow.experts if part.experts else narrow.dense) * QUANTISE_KERNELS
+        )
+        for part in model.feed_forward
+    )
     return attention + feed_forward + TAIL_KERNELS
+
+
+def narrow_parts(accelerator: Accelerator, precision: Precision) -> Narrow:
+    """Which parts multiply 8- or 4-bit activations: those whose format the device's matrix units take."""
+    peaks = accelerator.peak_flop_per_s
+    return Narrow(
+        *(
+            multiplied_as(weights) in peaks and multiplied_as(weights) != WIDE_FORMAT
+            for weights in (
+                precision.attention_weights,
+                precision.feed_forward_weights,
+                precision.expert_weights,
+            )
+        )
+    )
 
 
 def _attention_kernels(part: Attention) -> int:
@@ -59,7 +108,8 @@ def _attention_kernels(part: Attention) -> int:
     return LINEAR_KERNELS if part.kind == "linear" else GQA_KERNELS
 
 
-def _feed_forward_kernels(part: FeedForward) -> int:
+def _feed_forward_kernels(part: FeedForward, narrow: Narrow) -> int:
     if not part.experts:
-        return DENSE_KERNELS
-    return EXPERT_KERNELS + (SHARED_EXPERT_KERNELS if part.shared_intermediate_size else 0)
+        return DENSE_KERNELS + narrow.dense * QUANTISE_KERNELS
+    shared = SHARED_EXPERT_KERNELS if part.shared_intermediate_size else 0
+    return EXPERT_KERNELS + shared + narrow.experts * QUANTISE_KERNELS
