@@ -76,14 +76,7 @@ def kernels(model: Model, narrow: Narrow = WIDE) -> int:
         part.layers * (_attention_kernels(part) + narrow.attention * QUANTISE_KERNELS)
         for part in model.attention
     )
-    feed_forward = sum(
-        part.layers
-        * (
-            _feed_forward_kernels(part)
-            + (narrow.experts if part.experts else narrow.dense) * QUANTISE_KERNELS
-        )
-        for part in model.feed_forward
-    )
+    feed_forward = sum(part.layers * _feed_forward_kernels(part, narrow) for part in model.feed_forward)
     return attention + feed_forward + TAIL_KERNELS
 
 
