@@ -70,13 +70,19 @@ class StepTimes:
         return base + self.pair_s * np.asarray(token_pairs) + self.kv_s * np.asarray(kv_tokens)
 
     def slower(self, decode: float, prompt: float) -> StepTimes:
-        """Decode steps and prompt work that take so many times as long."""
+        """Decoding and prompt work that take so many times as long, in steps that hold both too.
+
+        What each sampled row of a mixed step costs belongs to decoding, what the ranks of a group spare to
+        prompts. What happens outside the engine stays.
+        """
         return replace(
             self,
             decode_s=self.decode_s * decode,
             kv_s=self.kv_s * decode,
+            mixed_row_s=self.mixed_row_s * decode,
             mixed_s=self.mixed_s * prompt,
             pair_s=self.pair_s * prompt,
+            group_token_s=self.group_token_s * prompt,
         )
 
 

@@ -148,3 +148,30 @@ def test_asynchronous_scheduling_hides_engine_time():
     p = c.parameters
     gain = step_times(synchronous).decode_s[1] - step_times(c).decode_s[1]
     assert gain == pytest.approx(p.step_hidden_frac * (p.step_s + p.sequence_s))
+
+
+@pytest.mark.parametrize("which", ALL)
+def test_twice_as_slow_in_both_is_exactly_twice_as_slow(which):
+    """Every step of every kind takes twice as long, and a rank without prompts spares twice as much."""
+    times = step_times(configuration(which, tp=1, dp=8))
+    slow = times.slower(2.0, 2.0)
+    batch = np.arange(1, len(times.decode_s))
+    assert np.array_equal(
+        slow.decode_step_s(batch, 700.0 * batch), 2 * times.decode_step_s(batch, 700.0 * batch)
+    )
+    steps = (times.tokens, 40.0 * times.tokens, 3e5, 200)
+    assert np.array_equal(slow.mixed_step_s(*steps), 2 * times.mixed_step_s(*steps))
+    assert slow.group_token_s == 2 * times.group_token_s
+    assert times.mixed_row_s > 0 and (times.group_token_s > 0) == (which != DENSE)
+    assert (slow.request_s, slow.prompt_token_s) == (times.request_s, times.prompt_token_s)
+
+
+def test_slower_decoding_alone_leaves_prompts_as_they_are():
+    """Only what decoding rows and their context cost grows in a mixed step, and only that with prompts alone."""
+    times = step_times(configuration())
+    tokens = times.tokens
+    alone, rows = times.mixed_step_s(tokens, 1e6), times.mixed_step_s(0.0, 0.0, 5e4, 30) - times.mixed_s[0]
+    both = times.mixed_step_s(tokens, 1e6, 5e4, 30)
+    assert np.array_equal(times.slower(3.0, 1.0).mixed_step_s(tokens, 1e6), alone)
+    assert times.slower(3.0, 1.0).mixed_step_s(tokens, 1e6, 5e4, 30) == pytest.approx(both + 2 * rows)
+    assert times.slower(1.0, 3.0).mixed_step_s(tokens, 1e6, 5e4, 30) == pytest.approx(both + 2 * alone)
