@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import csv
 import difflib
-import gzip
 import io
 import math
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from moai_planner.accuracy.run import METRICS, SPLITS
+from moai_planner.accuracy.text_file import read_text
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.units import GIGA, MILLI
 
@@ -67,7 +66,6 @@ LARGEST = GIGA
 """No length, count, rate or time in milliseconds of a serving run is above this, or below one over it."""
 WRONG_UNIT = (200.0, 5000.0)
 """Latencies that disagree by such a factor, either way, are seconds beside milliseconds."""
-GZIP_MAGIC = b"\x1f\x8b"
 SHOWN = 40
 """Characters of a bad value that a message repeats."""
 
@@ -93,7 +91,7 @@ class Table:
 
 def read_table(path: Path) -> Table:
     """Read a file. InputError with every problem of it."""
-    return parse_table(_text(path), str(path))
+    return parse_table(read_text(path, "a measurements table, .csv or .csv.gz"), str(path))
 
 
 def parse_table(text: str, file: str) -> Table:
@@ -120,18 +118,6 @@ def parse_table(text: str, file: str) -> Table:
     if not rows:
         raise InputError(Problem(file, "rows", "", "give at least one run below the header"))
     return Table(tuple(rows), ignored)
-
-
-def _text(path: Path) -> str:
-    remedy = "give a measurements table (.csv or .csv.gz)"
-    try:
-        content = path.read_bytes()
-        return (gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(Problem(str(path), "", "not UTF-8 text", "save the table as UTF-8 CSV")) from error
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(Problem(str(path), "", reason, remedy)) from error
 
 
 def _lines(reader, file: str) -> Iterator[list[str]]:

@@ -7,9 +7,7 @@ too, so `read_any` takes whatever a user has.
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from moai_planner.accuracy.result_tools import (
 )
 from moai_planner.accuracy.result_values import Result, Setup, run_of
 from moai_planner.accuracy.run import Measurements, Run, Unsupported
+from moai_planner.accuracy.text_file import read_text
 from moai_planner.domain.errors import InputError, Problem
 
 __all__ = ["Setup", "is_table", "read_any"]
@@ -40,7 +39,6 @@ READERS = (
 )
 """Tried in this order, after the llm-d benchmark report."""
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
-GZIP_MAGIC = b"\x1f\x8b"
 
 
 def is_table(path: Path) -> bool:
@@ -97,7 +95,7 @@ def _unsaid(results: list[Result], setup: Setup, file: str) -> list[Problem]:
 
 
 def _documents(path: Path) -> list[Mapping[str, Any]]:
-    text = _text(path)
+    text = read_text(path, "a JSON result file")
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
@@ -108,17 +106,6 @@ def _documents(path: Path) -> list[Mapping[str, Any]]:
     if not documents or not all(isinstance(one, Mapping) for one in documents):
         raise InputError(Problem(str(path), "", "", "give a JSON object, a list of them, or one a line"))
     return documents
-
-
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-        return (gzip.decompress(content) if content.startswith(GZIP_MAGIC) else content).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(Problem(str(path), "", "not UTF-8 text", "give a JSON result file")) from error
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(Problem(str(path), "", reason, "give a readable file")) from error
 
 
 def _yaml(text: str, path: Path) -> Any:

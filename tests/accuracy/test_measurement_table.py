@@ -185,3 +185,24 @@ def test_a_split_that_no_row_has(tmp_path):
     path.write_text(HEAD + ROW)
     error = CliRunner().invoke(app, ["validate", str(path), "--split", "calibrate"]).exception
     assert "there is validate" in str(error)
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "result.json"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xff\xfe\x80", "not UTF-8 text"),
+        (gzip.compress(b"id,model")[:-4], "end-of-stream"),
+        (None, "No such file"),
+    ],
+)
+def test_files_that_hold_no_text_are_refused_with_what_was_wanted(tmp_path, name, content, reason):
+    """Tables and result files alike: one problem, with the file, the reason and the remedy."""
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    result = CliRunner().invoke(app, ["validate", str(path)], catch_exceptions=True)
+    problems = result.exception.problems
+    wanted = "table, .csv" if name == "runs.csv" else "JSON result file"
+    assert len(problems) == 1 and problems[0].file == str(path)
+    assert reason in problems[0].value and wanted in problems[0].remedy
