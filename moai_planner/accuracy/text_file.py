@@ -1,4 +1,4 @@
-"""A file of measurements → its text: UTF-8, gzipped or not; what cannot be read is a problem with a remedy."""
+"""A file of measurements → its text: UTF-8, gzipped or not. What cannot be read is a problem."""
 
 from __future__ import annotations
 

@@ -29,8 +29,6 @@ class Candidate:
     "Sequences in flight at the operating point, per data-parallel rank."
     use: dict[str, np.ndarray]
     "Resource (`time`, `memory`, `batch`, `nic`) → [cells] instances that 1 req/s of the cell takes."
-    admissible: np.ndarray
-    "[cells] bool: the cell can meet the SLO here."
     memory: MemoryBudget
     predicted: dict[str, Interval]
     "ttft_s, tpot_s, prefill_tokens_per_s, decode_tokens_per_s …"

@@ -49,15 +49,6 @@ class BenchSettings:
     seed: int = 0
 
 
-def with_range_ratio(ratio: float) -> tuple[float, float]:
-    """`--random-range-ratio r`: lengths from (1 − r) to (1 + r) times nominal.
-
-    >>> with_range_ratio(0.25)
-    (0.75, 1.25)
-    """
-    return 1.0 - ratio, 1.0 + ratio
-
-
 def bench_requests(settings: BenchSettings) -> Requests:
     """Arrivals and lengths of a run; the same seed gives the same draws at every rate."""
     count = settings.num_prompts

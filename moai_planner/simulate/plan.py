@@ -11,7 +11,6 @@ inside a lane by the router's policy, as the emitted tables do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -122,11 +121,6 @@ def _groups(plan: Plan, lanes: tuple[Lane, ...]) -> tuple[Instance, ...]:
         ordered += [each for each in members if each.role != "decode"]
         ordered += [each for each in members if each.role == "decode"]
     return tuple(ordered)
-
-
-def with_prefix_caching(model: InstanceModel, on: bool) -> InstanceModel:
-    """The same instance with its prefix cache on or off."""
-    return replace(model, engine=replace(model.engine, prefix_caching=on))
 
 
 def rows_of(served: Served) -> dict[str, np.ndarray]:

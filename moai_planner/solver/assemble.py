@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 from moai_planner import __version__
 from moai_planner.costmodel.serving import kv_transfer, memory_budget
@@ -261,8 +261,3 @@ def _splits(request: CapacityRequest, answer: Answer, lanes: list[_LaneOfColumns
                     for prefill, decode_id, share in paths:
                         rate = cell.rate_req_per_s * answer.factor * share
                         yield Split(d.name, window.name, cell.id, lane.id, prefill, decode_id, rate)
-
-
-def with_verification(plan: Plan, verification: Mapping) -> Plan:
-    """The plan with what the simulation showed."""
-    return replace(plan, verification=dict(verification))

@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-import numpy as np
-
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import kv_transfer, memory_budget, power_w, step_times_many
 from moai_planner.domain.candidate import Candidate
@@ -285,7 +283,6 @@ def _option(
         step_s=point.step_s,
         batch=point.batch,
         use=point.use,
-        admissible=np.ones(len(seen.isl), bool),
         memory=memory,
         predicted=_predicted(case.role, point, times, seen, pessimism(times.high_frac, options.confidence)),
         kv_group="" if case.role == "mixed" else group,

@@ -100,16 +100,8 @@ class Problem:
     def column(self, column_id: str) -> Column:
         return next(c for c in self.columns if c.id == column_id)
 
-    def column_index(self) -> dict[str, int]:
-        return {c.id: i for i, c in enumerate(self.columns)}
-
     def lanes_of(self, column_id: str) -> tuple[int, ...]:
         return tuple(i for i, lane in enumerate(self.lanes) if column_id in (lane.prefill, lane.decode))
-
-    def nodes_of(self, column: Column) -> float:
-        """Whole nodes an instance takes; a fraction where it shares one."""
-        per_node = next(p.devices_per_node for p in self.pools if p.name == column.pool)
-        return column.devices / per_node
 
     def load(self, column: Column, stream: Stream) -> dict[tuple[str, int], float]:
         """Instances that all of a stream would take: (resource, window) → use · rate."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moai_planner.catalog.trace_operations import take
+from moai_planner.catalog.trace_part import take
 from moai_planner.catalog.traces import trace, trace_names
 from moai_planner.catalog.workload import burstiness_cv, cached_prefix_tokens, summarise
 from moai_planner.domain.errors import InputError

@@ -6,24 +6,15 @@ import json
 
 import pytest
 
-from moai_planner.cli import main as command
 from moai_planner.domain.provenance import Basis
+from tests.costmodel.estimate_verb import estimate
 
 LLAMA = "meta-llama/Llama-3.3-70B-Instruct"
 
 
-def _run(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
-    """The whole command as the shell would run it, in this process."""
-    monkeypatch.setattr("sys.argv", ["moai-plan", "estimate", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        command.run()
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
-
-
 def test_one_json_document(capsys, monkeypatch):
     """Memory adds up, intervals hold the value, operations add up to the decode step."""
-    code, out, _ = _run(
+    code, out, _ = estimate(
         capsys, monkeypatch, LLAMA, "--on", "h100", "--tp", "4", "--precision", "fp8", "--json"
     )
     found = json.loads(out)
@@ -40,12 +31,12 @@ def test_one_json_document(capsys, monkeypatch):
 def test_same_question_same_bytes(capsys, monkeypatch):
     """No clock, host or random number in the answer."""
     arguments = ("openai/gpt-oss-120b", "--on", "mi300x", "--tp", "2", "--json")
-    assert _run(capsys, monkeypatch, *arguments) == _run(capsys, monkeypatch, *arguments)
+    assert estimate(capsys, monkeypatch, *arguments) == estimate(capsys, monkeypatch, *arguments)
 
 
 def test_tables_for_people(capsys, monkeypatch):
     """Memory, predictions and operations are shown."""
-    code, out, _ = _run(
+    code, out, _ = estimate(
         capsys, monkeypatch, "openai/gpt-oss-120b", "--on", "h200_sxm", "--dp", "8", "--ep", "8"
     )
     assert code == 0
@@ -57,7 +48,7 @@ def test_higher_confidence_is_wider(capsys, monkeypatch):
     """95 % holds 80 %."""
     wide, narrow = (
         json.loads(
-            _run(capsys, monkeypatch, LLAMA, "--on", "h200", "--tp", "8", "--confidence", c, "--json")[1]
+            estimate(capsys, monkeypatch, LLAMA, "--on", "h200", "--tp", "8", "--confidence", c, "--json")[1]
         )
         for c in ("0.95", "0.8")
     )
@@ -90,7 +81,7 @@ def test_higher_confidence_is_wider(capsys, monkeypatch):
 )
 def test_the_answer_is_no(capsys, monkeypatch, arguments, says):
     """What cannot be held exits with 3 and says why; the memory is still shown."""
-    code, out, err = _run(capsys, monkeypatch, *arguments)
+    code, out, err = estimate(capsys, monkeypatch, *arguments)
     assert code == 3 and says in err and "weights" in out
 
 
@@ -116,7 +107,7 @@ def test_the_answer_is_no(capsys, monkeypatch, arguments, says):
 )
 def test_wrong_input_is_named(capsys, monkeypatch, arguments, named):
     """Exit code 2, every problem in one message, nothing on stdout, no traceback."""
-    code, out, err = _run(capsys, monkeypatch, *arguments)
+    code, out, err = estimate(capsys, monkeypatch, *arguments)
     assert code == 2 and out == ""
     assert all(word in err for word in named)
     assert "Traceback" not in err

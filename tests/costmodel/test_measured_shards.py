@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moai_planner.catalog.accelerators import accelerator
-from moai_planner.cli import main as command
 from moai_planner.cli import measured_profiles
 from moai_planner.costmodel.serving import collectives_s, measured_steps_of, step_times
 from moai_planner.domain.layout import Layout
@@ -21,6 +20,7 @@ from moai_planner.domain.precision import PRECISIONS
 from moai_planner.domain.provenance import Basis
 from moai_planner.profile.table import csv_text, read_points
 from tests.costmodel.cases import DENSE, EXPERTS, configuration, with_accelerator, with_parameters
+from tests.costmodel.estimate_verb import estimate
 
 SHAPES = [StepShape("decode", 0, b, c) for b in (1, 8, 64) for c in (512, 4096)]
 SHAPES += [StepShape("prefill", t, 0, 0) for t in (128, 1024, 8192)]
@@ -132,10 +132,7 @@ def halved(tmp_path, monkeypatch):
 
 def _estimate(capsys, monkeypatch, *flags):
     asked = ("dense-100m", "--on", "cpu", "--context", "512", "--isl", "512", "--osl", "64", *flags)
-    monkeypatch.setattr("sys.argv", ["moai-plan", "estimate", *asked, "--json"])
-    with pytest.raises(SystemExit):
-        command.run()
-    return json.loads(capsys.readouterr().out)
+    return json.loads(estimate(capsys, monkeypatch, *asked, "--json")[1])
 
 
 def test_a_timed_rank_answers_for_tensor_parallelism(halved, capsys, monkeypatch):

@@ -11,25 +11,17 @@ import pytest
 
 from moai_planner.catalog.accelerators import accelerator
 from moai_planner.catalog.parameters import parameters_for
-from moai_planner.cli import main as command
 from moai_planner.cli import measured_profiles
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import measured_steps_of, step_times
 from moai_planner.domain.layout import Engine, Layout
 from moai_planner.domain.precision import PRECISIONS
 from moai_planner.domain.provenance import Basis
+from tests.costmodel.estimate_verb import estimate
 
 ONE = Layout()
 BF16 = PRECISIONS["bf16"]
 QUESTION = ("dense-100m", "--on", "cpu", "--batch", "8", "--context", "512", "--isl", "512", "--osl", "64")
-
-
-def _run(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr("sys.argv", ["moai-plan", "estimate", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        command.run()
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
 
 
 def _profiled(layout: Layout = ONE, precision=BF16):
@@ -50,7 +42,7 @@ def _configuration() -> Configuration:
 
 def test_a_timed_step_is_the_estimate(capsys, monkeypatch):
     """Batch 8 at context 512 and a prompt of 512 were timed: those seconds come out, and are called so."""
-    code, out, _ = _run(capsys, monkeypatch, *QUESTION, "--json")
+    code, out, _ = estimate(capsys, monkeypatch, *QUESTION, "--json")
     found = json.loads(out)
     timed = {(p.shape.phase, p.shape.tokens, p.shape.batch, p.shape.context_tokens): p for p in _profiled()}
     decode, prompt = found["predicted"]["decode_step_s"], found["predicted"]["prefill_s"]
@@ -65,13 +57,13 @@ def test_a_timed_step_is_the_estimate(capsys, monkeypatch):
 def test_between_and_beyond_are_called_so(capsys, monkeypatch, batch, basis):
     """What was not timed says by its basis how far it is from what was."""
     asked = ("dense-100m", "--on", "cpu", "--batch", batch, "--context", "700", "--isl", "512", "--osl", "64")
-    _, out, _ = _run(capsys, monkeypatch, *asked, "--json")
+    _, out, _ = estimate(capsys, monkeypatch, *asked, "--json")
     assert json.loads(out)["predicted"]["decode_step_s"]["basis"] == basis
 
 
 def test_no_profile_is_the_model_alone(capsys, monkeypatch):
     """The flag gives what an unprofiled model gets."""
-    _, out, _ = _run(capsys, monkeypatch, *QUESTION, "--no-profile", "--json")
+    _, out, _ = estimate(capsys, monkeypatch, *QUESTION, "--no-profile", "--json")
     found = json.loads(out)
     bases = {figure["basis"] for figure in found["predicted"].values()}
     assert bases == {found["basis"]} == {found["source"]} == {"assumed"}
@@ -109,5 +101,5 @@ def test_a_broken_profile_is_refused(capsys, monkeypatch, tmp_path, file, spoil)
     lines[2] = lines[2].replace("0.0101442", spoil) if file.endswith("csv") else "  [: broken"
     (folder / file).write_text("\n".join(lines))
     monkeypatch.setattr(measured_profiles, "measured_root", lambda: tmp_path)
-    code, out, err = _run(capsys, monkeypatch, *QUESTION)
+    code, out, err = estimate(capsys, monkeypatch, *QUESTION)
     assert code == 2 and out == "" and file in err and "line 3" in err

@@ -167,7 +167,7 @@ def test_twice_as_slow_in_both_is_exactly_twice_as_slow(which):
 
 
 def test_slower_decoding_alone_leaves_prompts_as_they_are():
-    """Only what decoding rows and their context cost grows in a mixed step, and only that with prompts alone."""
+    """Of a mixed step only what decoding rows and their context cost grows; the rest grows with prompts."""
     times = step_times(configuration())
     tokens = times.tokens
     alone, rows = times.mixed_step_s(tokens, 1e6), times.mixed_step_s(0.0, 0.0, 5e4, 30) - times.mixed_s[0]

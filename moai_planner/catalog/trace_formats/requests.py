@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from moai_planner.catalog.trace_operations import take
+from moai_planner.catalog.trace_part import take
 from moai_planner.domain import units
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.workload import Trace
