@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from moai_planner.accuracy.measurement_table import Row, Table, low_frac, parse_table, read_table
+from moai_planner.accuracy.recipes import recipe_of
 from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, Measurements, Run, Unsupported, Workers
 from moai_planner.domain.units import MILLI, parse
 
@@ -93,6 +94,15 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         distinct = SHARED_PROMPTS
         hit_frac = _repeated_hit_frac(isl, requests, distinct)
         assumed.append(f"prefix_hit_frac {hit_frac:.3f} ({distinct} prompts sent again and again)")
+    recipe = recipe_of(
+        f"{cells.get('source', '')} {notes}",
+        workers[-1].engine,
+        cells["model"],
+        workers[-1].accelerator,
+        concurrency,
+        number.get("isl", isl),
+        workers[-1].dp > 1,
+    )
     return Run(
         id=cells["id"],
         source=cells.get("source", ""),
@@ -113,8 +123,8 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         prefix_hit_frac=hit_frac,
         distinct_prompts=distinct,
         max_num_seqs=_stated(notes, "max_num_seqs"),
-        max_num_batched_tokens=_stated(notes, "max_num_batched_tokens"),
-        kv="fp8" if "KV cache fp8" in notes else "",
+        max_num_batched_tokens=_stated(notes, "max_num_batched_tokens") or recipe.max_num_batched_tokens,
+        kv="fp8" if "KV cache fp8" in notes else recipe.kv,
         split=cells.get("split", ""),
         notes=notes,
         network_bytes_per_s=_network(notes),

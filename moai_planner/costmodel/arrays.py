@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from moai_planner.costmodel import flop, launch, weights
+from moai_planner.costmodel import flop, launch, narrow_kv, weights
 from moai_planner.costmodel.comm import Traffic, traffic
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.formats import as_stored
@@ -71,6 +71,8 @@ class Work:
     state_flop: Column
     "Linear attention per token."
     bf16_flop_per_s: Column
+    kv_flop_per_s: Column
+    "What decode attention multiplies at."
     memory_bytes_per_s: Column
     kernels: Column
     reduce_hops: Column
@@ -125,6 +127,9 @@ def work_of(c: Configuration) -> Work:
         head_bytes=head * bytes_per_element(precision.embedding_weights),
         element_bytes_per_token=fullest * flop.element_bytes_per_token(model, tp),
         bf16_flop_per_s=accelerator.flop_per_s("bf16"),
+        kv_flop_per_s=accelerator.flop_per_s(
+            narrow_kv.attention_format(accelerator.architecture, precision.kv)
+        ),
         memory_bytes_per_s=accelerator.memory_bandwidth_bytes_per_s,
         kernels=fullest * launch.kernels(model, launch.narrow_parts(accelerator, precision)),
         asynchronous=float(c.engine.async_scheduling),

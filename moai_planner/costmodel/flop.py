@@ -12,7 +12,7 @@ Weight products are 2·parameters flop a token (`weights`); attention's two prod
 
 from __future__ import annotations
 
-from moai_planner.costmodel import kv
+from moai_planner.costmodel import kv, narrow_kv
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.domain.model import Attention, Model
 from moai_planner.domain.precision import bytes_per_element
@@ -91,7 +91,8 @@ def attention_work(c: Configuration, fullest: float) -> dict[str, float]:
     for part in c.model.attention:
         layers = fullest * part.layers
         limit = attention_limit_tokens(part, c.engine.max_model_len)
-        bytes_per_token = layers * kv.layer_kv_bytes_per_token(part, c.precision.kv, tp)
+        read_as = narrow_kv.read_as(c.accelerator.architecture, part.kind, c.precision.kv)
+        bytes_per_token = layers * kv.layer_kv_bytes_per_token(part, read_as, tp)
         reach = "window_" if limit else ""
         total[(reach or "kv_") + "bytes_per_token"] += bytes_per_token
         total[(reach or "kv_") + "flop_per_token"] += layers * decode_flop_per_context_token(part, tp)

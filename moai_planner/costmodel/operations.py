@@ -90,7 +90,7 @@ def window_s_per_token(w: Work, p: Parameters) -> Numbers:
 
 
 def _decode_attention_s(w: Work, p: Parameters, kv_bytes: Numbers, attention_flop: Numbers) -> Numbers:
-    compute = attention_flop / (w.bf16_flop_per_s * p.attention_frac)
+    compute = attention_flop / (w.kv_flop_per_s * p.attention_frac)
     memory = kv_bytes / (w.memory_bytes_per_s * p.kv_bandwidth_frac)
     return roofline_s(compute, memory, p.unoverlapped_frac)
 

@@ -1,0 +1,31 @@
+"""What decode attention does with a KV cache of 8 bits: which devices gain time from it, not only room.
+
+Blackwell's attention kernels multiply 8-bit keys and values as they are; older devices widen them first. On
+Hopper the tensor cores take 8-bit operands in one memory order only, so values are transposed inside the
+kernel (Shah et al. 2024, FlashAttention-3, section 3.3); steps of Llama-3.1-70B served with an 8-bit cache
+there are as long as 16 bits would take. The latent of MLA is key and value in one and is not transposed.
+
+>>> read_as("Hopper", "gqa", "fp8"), read_as("Hopper", "mla", "fp8"), read_as("CDNA3", "gqa", "fp8")
+('bf16', 'fp8', 'fp8')
+>>> attention_format("Blackwell", "fp8"), attention_format("CDNA4", "fp8")
+('fp8', 'bf16')
+"""
+
+from __future__ import annotations
+
+from moai_planner.domain.precision import bytes_per_element, multiplied_as
+
+WIDE = "bf16"
+TRANSPOSING = ("Hopper",)
+MULTIPLYING = ("Blackwell", "Blackwell Ultra", "Rubin")
+
+
+def read_as(architecture: str, kind: str, kv: str) -> str:
+    """KV format whose read a decode step takes the time of; `kind` of attention."""
+    narrow = bytes_per_element(kv) < bytes_per_element(WIDE)
+    return WIDE if narrow and architecture in TRANSPOSING and kind != "mla" else kv
+
+
+def attention_format(architecture: str, kv: str) -> str:
+    """Format that decode attention multiplies in."""
+    return multiplied_as(kv) if architecture in MULTIPLYING else WIDE
