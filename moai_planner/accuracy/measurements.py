@@ -101,7 +101,6 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         workers[-1].accelerator,
         concurrency,
         number.get("isl", isl),
-        workers[-1].dp > 1,
     )
     return Run(
         id=cells["id"],

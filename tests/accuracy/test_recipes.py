@@ -1,0 +1,44 @@
+"""What published recipes say of a run that its row does not: laws over engines and devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moai_planner.accuracy.measurements import read_measurements
+from moai_planner.accuracy.recipes import Recipe, recipe_of
+
+R1 = "deepseek-ai/DeepSeek-R1"
+HEAD = (
+    "id,source,model,precision,engine,topology,accelerator,n_accelerators,tp,isl,osl,concurrency,"
+    "tpot_ms_mean,split,notes\n"
+)
+
+
+def test_other_sources_have_no_recipe():
+    for engine in ("vllm", "sglang", "trtllm", "atom"):
+        assert recipe_of("somebody's runs", engine, R1, "b200_sxm", 64, 8192) == Recipe()
+
+
+@pytest.mark.parametrize("about", ["InferenceX dump", "AIConfigurator silicon_sample InferenceX run"])
+def test_a_quoted_run_has_the_recipe_of_the_run(about):
+    assert recipe_of(about, "trtllm", R1, "h200_sxm", 4, 1024).kv == "fp8"
+
+
+def test_trtllm_holds_a_prompt_and_the_batch():
+    for isl, concurrency in ((1024, 4), (8192, 64), (8192, 300)):
+        tokens = recipe_of(
+            "InferenceX", "trtllm", R1, "b200_sxm", concurrency, isl, False
+        ).max_num_batched_tokens
+        assert tokens >= isl + concurrency and tokens >= 8192
+
+
+def test_what_a_row_states_wins(tmp_path: Path):
+    file = tmp_path / "runs.csv"
+    row = f"{{}},InferenceX,{R1},fp8,trtllm,colocated,h200_sxm,8,8,1024,1024,8,12,validate,{{}}\n"
+    stated = "max_num_batched_tokens=2048"
+    file.write_text(HEAD + row.format("plain", "") + row.format("stated", stated), encoding="utf-8")
+    plain, own = read_measurements(file).runs
+    assert plain.kv == own.kv == "fp8"
+    assert (plain.max_num_batched_tokens, own.max_num_batched_tokens) == (8192, 2048)
