@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SOURCE, QUOTED = "InferenceX", "InferenceX run"
-"""Rows of the source itself, and of others that quote it in their notes."""
+SOURCE = "InferenceX"
+"""Named by rows of its own, and in the notes of rows that quote it."""
 SGLANG_TOKENS = {"h200_sxm": 32768, "b200_sxm": 32768, "b300_sxm": 32768}
 """`chunked-prefill-size`; larger ones of other devices are bound by the memory in use."""
 TRTLLM_TOKENS, TRTLLM_ROUNDING = 8192, 64

@@ -28,9 +28,8 @@ def test_a_quoted_run_has_the_recipe_of_the_run(about):
 
 def test_trtllm_holds_a_prompt_and_the_batch():
     for isl, concurrency in ((1024, 4), (8192, 64), (8192, 300)):
-        tokens = recipe_of(
-            "InferenceX", "trtllm", R1, "b200_sxm", concurrency, isl, False
-        ).max_num_batched_tokens
+        recipe = recipe_of("InferenceX", "trtllm", R1, "b200_sxm", concurrency, isl)
+        tokens = recipe.max_num_batched_tokens
         assert tokens >= isl + concurrency and tokens >= 8192
 
 
