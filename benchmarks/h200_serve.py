@@ -52,15 +52,12 @@ def main() -> None:
 
 def _series(a, device, version: str, target: Path, wanted: list[int]) -> None:
     """One server, a run at each concurrency, each kept as it ends."""
-    from moai_planner.cli.profile import _config
+    from moai_planner.cli.profiled_config import named_config
     from moai_planner.profile import front_door
     from moai_planner.profile.journal import append_line
     from moai_planner.profile.session import quantization_of
 
-    problems: list = []
-    name, config = _config(a.model, problems)
-    if problems:
-        raise SystemExit("\n".join(str(problem) for problem in problems))
+    name, config = named_config(a.model)
     isl, osl = (SMALL["isl"], SMALL["osl"]) if a.small else (ISL_TOKENS, OSL_TOKENS)
     with tempfile.TemporaryDirectory(prefix="moai-serve-") as scratch:
         folder = Path(scratch) / "model"

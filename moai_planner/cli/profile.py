@@ -135,6 +135,7 @@ def _request(
     """Read the flags; all problems at once."""
     import datetime
 
+    from moai_planner.cli.profiled_config import named_config
     from moai_planner.domain import units
     from moai_planner.domain.errors import InputError, Problem
     from moai_planner.domain.measured import Shard
@@ -153,6 +154,10 @@ def _request(
         problems.append(Problem("--engine", "", engine, "one of " + ", ".join(session.ENGINES)))
     if serve and engine != "vllm":
         problems.append(Problem("--serve", "", f"{engine} serves nothing", "leave it out, or --engine vllm"))
+    if serve and finish:
+        problems.append(
+            Problem("--serve", "", "starts a server, --finish starts nothing", "give one of them")
+        )
     if ep > 1 and platform == "cpu" and engine == "vllm":
         problems.append(
             Problem("--ep", "", str(ep), "the CPU engine cannot run expert parallelism; measure on a GPU")
@@ -167,7 +172,11 @@ def _request(
         datetime.date.fromisoformat(date)
     except ValueError:
         problems.append(Problem("--date", "", date, "write it like 2026-11-21"))
-    stem, config = _config(model, problems)
+    try:
+        stem, config = named_config(model)
+    except InputError as error:
+        problems.extend(error.problems)
+        stem, config = "", {}
     if layers < 0:
         problems.append(Problem("--layers", "", str(layers), "zero or more"))
     elif layers and config:
@@ -195,58 +204,12 @@ def _request(
     )
 
 
-def _config(model, problems):
-    """Name of the table and Hugging Face config of a small model, a path or a shipped model."""
-    import json
-    import os
-
-    from moai_planner.domain.errors import InputError, Problem
-    from moai_planner.profile.small_models import SMALL_MODELS
-
-    if model in SMALL_MODELS:
-        return model, SMALL_MODELS[model]
-    path = Path(model)
-    file = path / "config.json" if os.path.isdir(path) else path
-    if os.path.isfile(file):
-        try:
-            config = json.loads(file.read_text())
-            if not isinstance(config, dict) or "hidden_size" not in config:
-                raise ValueError("is no Hugging Face config of a language model")
-            return (path.name if path.is_dir() else file.parent.name or file.stem), config
-        except (OSError, ValueError) as error:
-            problems.append(Problem(str(file), "", str(error)[:80], "give a config.json"))
-            return "", {}
-    try:
-        return _shipped_config(model)
-    except InputError as error:
-        known = ", ".join(SMALL_MODELS)
-        problems.extend(error.problems)
-        problems.append(Problem("--model", "", model, f"or one made for measuring: {known}"))
-        return "", {}
-
-
 def _first_layers(config, layers):
     """The config of a model that ends after its first layers: a stand-in for one too large here."""
     part = {**config, "num_hidden_layers": layers}
     if isinstance(part.get("layer_types"), list):
         part["layer_types"] = part["layer_types"][:layers]
     return part
-
-
-def _shipped_config(reference):
-    """The Hugging Face keys of a shipped model: enough for an engine with dummy weights."""
-    import json
-
-    from moai_planner.catalog import models
-    from moai_planner.catalog.paths import MODEL_CONFIGS
-
-    name = models.model(reference, "--model").id
-    config = {"same_as": name}
-    while "same_as" in config:
-        file = MODEL_CONFIGS / f"{config.pop('same_as').replace('/', '--')}.json"
-        config = {**json.loads(file.read_text()), **config}
-    config.pop("source", None)
-    return name.rpartition("/")[2], config
 
 
 def _print_sweep(rows, request, device, as_json) -> None:

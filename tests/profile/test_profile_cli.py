@@ -5,6 +5,7 @@ import json
 import pytest
 
 from moai_planner.cli.profile import profile
+from moai_planner.cli.profiled_config import named_config
 from moai_planner.domain.errors import InputError
 from moai_planner.profile import device, sweep
 
@@ -52,6 +53,28 @@ def test_all_problems_in_the_flags_at_once(call):
         call(model="nope", tp="0,x", ep=2, budget="soon", date="today", max_batch=-1, layers=-1)
     files = {problem.file for problem in caught.value.problems}
     assert files >= {"--model", "--tp", "--ep", "--budget", "--date", "--max-batch", "--layers"}
+
+
+@pytest.mark.parametrize("flags", [{"engine": "torch"}, {"finish": True}])
+def test_a_closed_loop_needs_an_engine_that_serves(call, flags):
+    """`--serve` with what starts no server is refused before anything runs, in one message."""
+    with pytest.raises(InputError) as caught:
+        call(serve=True, dry_run=False, **flags)
+    assert [problem.file for problem in caught.value.problems] == ["--serve"]
+
+
+def test_a_model_by_any_of_its_names(tmp_path):
+    """Made for measuring, shipped (with the keys of the model it is the same as), a folder, a file in it."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"hidden_size": 64}')
+    for reference in (folder, folder / "config.json"):
+        assert named_config(str(reference)) == ("mine", {"hidden_size": 64})
+    assert named_config("dense-100m")[0] == "dense-100m"
+    for shipped in ("gpt-oss-120b", "meta-llama/Llama-3.3-70B-Instruct"):
+        name, config = named_config(shipped)
+        assert name == shipped.rpartition("/")[2] and config["hidden_size"] > 0
+        assert not {"same_as", "source"} & config.keys()
 
 
 def test_without_an_engine_one_line_says_how_to_install_it(call, monkeypatch):
