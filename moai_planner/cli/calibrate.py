@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 
 STATE = ".calibration.json"
+BEFORE = "calibrated.before"
+"""Beside the set that every prediction uses: what it was before the latest calibration."""
 
 
 def calibrate(
     file: Annotated[Path, typer.Argument(help="Measurements table (.csv or .csv.gz).")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the files; default: the data root's calibrated set.")
+        Path | None,
+        typer.Option(help="Folder for the files; default: the set that predictions use."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Fit and show; write nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier run finished.")] = False,
@@ -43,6 +46,8 @@ def calibrate(
     runs = calibration_runs(read_measurements(file))
     if not runs.runs:
         raise InputError(Problem(str(file), "split", "", "mark the rows to fit with split = calibrate"))
+    if out is None and not dry_run:
+        note(f"replaces the calibrated set in {folder}; what is there now is kept in {BEFORE} beside it")
     plan = plan_of(runs, Sources(model, accelerator, assumed_for))
     start = done = resumed(plan, None if fresh or dry_run else _read_state(folder / STATE))
     with progress(plan.steps, "calibrate") as step:
@@ -53,14 +58,29 @@ def calibrate(
     outcome = outcome_of(plan, done, f"{file.name.removesuffix('.gz')}, split calibrate")
     clear_cache()
     if not dry_run:
+        if out is None:
+            _keep(folder, folder.with_name(BEFORE))
         for name, text in outcome.files.items():
             write_text(folder / name, text)
-        note(f"{len(outcome.files)} files in {folder}")
+        note(_written(folder, outcome.files))
         (folder / STATE).unlink(missing_ok=True)
     if json:
         print_json(_document(outcome))
     else:
         _show(outcome)
+
+
+def _keep(folder: Path, before: Path) -> None:
+    import shutil
+
+    shutil.rmtree(before, ignore_errors=True)
+    shutil.copytree(folder, before, ignore=shutil.ignore_patterns(STATE))
+
+
+def _written(folder: Path, names) -> str:
+    others = sorted(path.name for path in folder.glob("*.yaml") if path.name not in names)
+    stay = f"; {len(others)} others there stay as they are: {', '.join(others)}" if others else ""
+    return f"{len(names)} files in {folder}{stay}"
 
 
 def _read_state(path: Path) -> dict | None:

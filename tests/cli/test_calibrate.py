@@ -3,6 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
+from moai_planner.catalog import paths
 from moai_planner.cli.main import app
 from moai_planner.domain.errors import InputError
 
@@ -38,3 +39,23 @@ def test_one_row_is_enough_and_a_foreign_state_is_forgotten(tmp_path, state):
     outcome = CliRunner().invoke(app, ["calibrate", str(tmp_path / "t.csv"), "--out", str(out)])
     assert outcome.exit_code == 0, outcome.exception
     assert sorted(path.name for path in out.iterdir()) == ["h100_sxm_vllm_mxfp4.yaml", "shared.yaml"]
+
+
+def test_the_set_that_predictions_use_is_kept_when_it_is_replaced(tmp_path, monkeypatch):
+    """Without --out: said before the fit starts, the set of before beside it, other sets untouched."""
+    (tmp_path / "t.csv").write_text(HEAD + ROW)
+    parameters = tmp_path / "hardware_profiles" / "parameters"
+    (parameters / "calibrated").mkdir(parents=True)
+    before = {"shared.yaml": "old: shared\n", "mi300x_vllm_fp8.yaml": "old: other\n"}
+    for name, text in before.items():
+        (parameters / "calibrated" / name).write_text(text)
+    monkeypatch.setattr(paths, "data_root", lambda: tmp_path)
+    outcome = CliRunner().invoke(app, ["calibrate", str(tmp_path / "t.csv")])
+    assert outcome.exit_code == 0, outcome.exception
+    said = outcome.stderr
+    assert said.index("replaces the calibrated set") < said.index("others there stay")
+    kept = {path.name: path.read_text() for path in (parameters / "calibrated.before").iterdir()}
+    now = {path.name: path.read_text() for path in (parameters / "calibrated").iterdir()}
+    assert kept == before
+    assert now["mi300x_vllm_fp8.yaml"] == "old: other\n" and now["shared.yaml"] != "old: shared\n"
+    assert sorted(now) == ["h100_sxm_vllm_mxfp4.yaml", "mi300x_vllm_fp8.yaml", "shared.yaml"]
