@@ -13,6 +13,7 @@ from pathlib import Path
 
 from moai_planner.accuracy.compare import pairs_of, unpredicted
 from moai_planner.accuracy.measurements import read_measurements
+from moai_planner.accuracy.peaks import beyond_peaks
 from moai_planner.accuracy.prepare import prepare
 from moai_planner.accuracy.report import Left, accuracy_report
 from moai_planner.catalog.accelerators import accelerator
@@ -33,7 +34,7 @@ def main(file: Path, calibration: Path | None) -> None:
     unsupported = (*measurements.unsupported, *prepared.unsupported, *unpredicted(prepared, pairs))
     left = _left(json.loads(calibration.read_text()) if calibration else _calibrate(file))
     stories = (DOCS / "accuracy" / "stories.md").read_text(encoding="utf-8")
-    text, pictures = accuracy_report(pairs, unsupported, left, stories, file.name)
+    text, pictures = accuracy_report(pairs, unsupported, beyond_peaks(prepared), left, stories, file.name)
     write_text(DOCS / "accuracy.md", text)
     for name, picture in pictures.items():
         write_text(DOCS / "accuracy" / name, picture)

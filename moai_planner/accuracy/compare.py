@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from moai_planner.accuracy.intervals import ends
+from moai_planner.accuracy.peaks import Beyond
 from moai_planner.accuracy.predict import predict
 from moai_planner.accuracy.prepare import Prepared
 from moai_planner.accuracy.run import Run, Unsupported
@@ -109,7 +110,9 @@ def group_labels(pair: Pair) -> tuple[str, ...]:
     return (run.source, run.model, run.accelerator, run.topology, pair.metric)
 
 
-def as_json(pairs: Sequence[Pair], unsupported: Sequence[Unsupported]) -> dict[str, Any]:
+def as_json(
+    pairs: Sequence[Pair], unsupported: Sequence[Unsupported], beyond: Sequence[Beyond] = ()
+) -> dict[str, Any]:
     """The contract of `validate --json`."""
     return {
         "groups": [
@@ -136,6 +139,15 @@ def as_json(pairs: Sequence[Pair], unsupported: Sequence[Unsupported]) -> dict[s
             for pair in pairs
         ],
         "unsupported": [{"id": row.id, "reason": row.reason} for row in unsupported],
+        "beyond_peaks": [
+            {
+                "id": one.run.id,
+                "tpot_ms": _round(one.tpot_s / MILLI),
+                "least_tpot_ms": _round(one.least_s / MILLI),
+                "limit": one.limit,
+            }
+            for one in beyond
+        ],
     }
 
 

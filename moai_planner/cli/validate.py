@@ -9,6 +9,8 @@ import typer
 
 MOST_AS_PERCENT = 100.0
 """Relative errors above it are shown as factors."""
+MOST_BEYOND = 5
+"""Rows beyond the peaks that the note names."""
 
 
 def validate(
@@ -30,6 +32,7 @@ def validate(
 ) -> None:
     """Predict measured runs and show the error by source, model, accelerator, topology and metric."""
     from moai_planner.accuracy.compare import as_json, pairs_of, unpredicted
+    from moai_planner.accuracy.peaks import beyond_peaks
     from moai_planner.accuracy.prepare import prepare
     from moai_planner.accuracy.result_files import Setup, is_table, read_any
     from moai_planner.accuracy.run import Measurements
@@ -48,9 +51,11 @@ def validate(
     prepared = prepare(runs, model_of, accelerator, parameters_for, profile_for)
     pairs = pairs_of(prepared)
     unsupported = (*unreadable, *prepared.unsupported, *unpredicted(prepared, pairs))
+    beyond = beyond_peaks(prepared)
     _notes(Measurements(prepared.runs, (), measurements.ignored), pairs)
+    _note_beyond(beyond)
     if json:
-        print_json(as_json(pairs, unsupported))
+        print_json(as_json(pairs, unsupported, beyond))
     else:
         _show(pairs, unsupported, len(runs) + len(unreadable), rows)
     if limit is not None:
@@ -125,6 +130,23 @@ def _notes(measurements, pairs) -> None:
     if left:
         shown = ", ".join(f"{name} ({count})" for name, count in sorted(left.items()))
         note(f"measured, but not predicted (rows): {shown}")
+
+
+def _note_beyond(beyond) -> None:
+    """Rows that cannot be what they say, on stderr; they count like all others."""
+    from moai_planner.cli.output import note
+    from moai_planner.domain.units import MILLI
+
+    if not beyond:
+        return
+    shown = [
+        f"{one.run.id} ({one.tpot_s / MILLI:.4g} ms a token, {one.least_s / MILLI:.4g} at least: {one.limit})"
+        for one in beyond[:MOST_BEYOND]
+    ]
+    if len(beyond) > MOST_BEYOND:
+        shown.append("… (all with --json)")
+    rows = "row" if len(beyond) == 1 else "rows"
+    note(f"faster than the device's peaks allow as described: {len(beyond)} {rows}: {', '.join(shown)}")
 
 
 def _judge(pairs, limit: float) -> None:
