@@ -32,7 +32,10 @@ from moai_planner.accuracy.prepare import Prepared
 from moai_planner.accuracy.run import DP_NOT_GIVEN, Run
 from moai_planner.costmodel.arrays import work_of
 from moai_planner.costmodel.configuration import Configuration
+from moai_planner.costmodel.flop import attention_limit_tokens
+from moai_planner.costmodel.kv import layer_kv_bytes_per_token
 from moai_planner.domain.accelerator import Accelerator
+from moai_planner.domain.model import Attention
 from moai_planner.domain.precision import Precision, bytes_per_element
 from moai_planner.domain.units import MILLI
 
@@ -57,11 +60,8 @@ class Loads:
 
     weights_s: float
     "Weights that one token touches."
-    kv_s: float
-    "Per context token, layers that see all of it."
-    window_s: float
-    "Per context token of the others, up to `window_tokens`."
-    window_tokens: float
+    kv_s: tuple[tuple[float, float], ...]
+    "Of each kind of layer: per context token, and how many of them it reads at most."
     token_s: float
     "Weight products of one token, the head left out."
     pair_s: float
@@ -69,7 +69,7 @@ class Loads:
 
     def sequence_s(self, context_tokens: float) -> float:
         """KV that one sequence reads in a step."""
-        return self.kv_s * context_tokens + self.window_s * min(context_tokens, self.window_tokens)
+        return sum(seconds * min(context_tokens, most) for seconds, most in self.kv_s)
 
     def prompt_s(self, tokens: float, found_tokens: float) -> float:
         """Products of a prompt of which some tokens were found in the cache."""
@@ -157,12 +157,16 @@ def loads_of(c: Configuration, kv_is_stated: bool = True) -> Loads:
     rate = _rate_flop_per_s(c.accelerator, stored.expert_weights)
     return Loads(
         weights_s=(dense_bytes + experts * work.expert_bytes) / bandwidth,
-        kv_s=work.kv_bytes_per_token / bandwidth,
-        window_s=work.window_bytes_per_token / bandwidth,
-        window_tokens=work.window_tokens,
+        kv_s=tuple(_layers_kv_s(part, c, stored.kv) for part in c.model.attention),
         token_s=2.0 * (dense + experts * work.group_ranks * work.expert_parameters) / rate,
         pair_s=work.pair_flop / max(rate, _rate_flop_per_s(c.accelerator, stored.kv)),
     )
+
+
+def _layers_kv_s(part: Attention, c: Configuration, kv: str) -> tuple[float, float]:
+    """Seconds a context token, and the tokens they stop at."""
+    each = layer_kv_bytes_per_token(part, kv, c.layout.tp) / c.accelerator.memory_bandwidth_bytes_per_s
+    return part.layers * each, attention_limit_tokens(part, c.engine.max_model_len) or math.inf
 
 
 def _narrowest(precision: Precision, kv_is_stated: bool) -> Precision:

@@ -247,8 +247,9 @@ def _beyond_peaks(beyond: Sequence[Beyond]) -> str:
         f"| {one.run.split} | {one.tpot_s / MILLI:.4g} ms | {one.least_s / MILLI:.4g} ms | {one.limit} |"
         for one in beyond
     ]
+    rows = f"{len(beyond)} {'row' if len(beyond) == 1 else 'rows'}"
     return (
-        f"## Faster than the device's peaks allow, as described: {len(beyond)} {'row' if len(beyond) == 1 else 'rows'}\n\n"
+        f"## Faster than the device's peaks allow, as described: {rows}\n\n"
         "Time per token below what weights, KV and products take at 100 % of every data-sheet figure "
         "(`accuracy/peaks.py`; generous where a row is silent). Something of these runs is not in their "
         "rows. They are predicted and counted like all others.\n\n" + head + rule + "\n".join(lines)
