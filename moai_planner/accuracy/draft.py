@@ -11,13 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moai_planner.accuracy.recipes import follows_recipe
 from moai_planner.accuracy.run import Run
+from moai_planner.domain.corrections import family_name
 from moai_planner.domain.model import Model
 
 Numbers = float | np.ndarray
 
-DRAFT_TOKENS = {"sglang": 3.0, "trtllm": 2.0, "atom": 3.0, "vllm": 2.0}
-"""Tokens an engine's multi-token-prediction recipe drafts (assumed; recipes of InferenceX use 1 to 3)."""
+DRAFT_TOKENS = {"sglang-cuda": 2.0, "sglang-rocm": 3.0, "trtllm-cuda": 3.0, "atom-rocm": 3.0}
+"""Tokens that multi-token prediction drafts in the published launch scripts, by engine and platform."""
+ONE_TOKEN = ("trtllm-cuda", "sglang-rocm")
+"""Whose scripts draft one token where ranks attend alone (data-parallel attention)."""
+SMALL_BATCH = 48
+"""Sequences a rank below which disaggregated TensorRT-LLM drafts as many all the same."""
 DEFAULT_TOKENS = 2.0
 DRAFT_MODEL_TOKENS = 3.0
 DRAFT_MODEL_COST_FRAC = 0.05
@@ -46,14 +52,25 @@ def kept_tokens(drafted: Numbers, accept_frac: Numbers) -> Numbers:
     return (1.0 - accept_frac ** (drafted + 1.0)) / (1.0 - accept_frac)
 
 
-def drafting(run: Run, model: Model) -> Drafting:
+def drafting(run: Run, model: Model, platform: str) -> Drafting:
     """The drafting of a run; `NONE` when it has no speculation."""
     if run.spec_decode in ("", "none"):
         return NONE
-    engine = run.workers[-1].engine
     if run.spec_decode.startswith("draft"):
         stated = re.search(r"(\d+) token", run.spec_decode)
         tokens = float(stated[1]) if stated else DRAFT_MODEL_TOKENS
         return Drafting(tokens, tokens * DRAFT_MODEL_COST_FRAC)
-    tokens = DRAFT_TOKENS.get(engine, DEFAULT_TOKENS)
+    tokens = _predicted_tokens(run, platform)
     return Drafting(tokens, tokens / model.layers)
+
+
+def _predicted_tokens(run: Run, platform: str) -> float:
+    last = run.workers[-1]
+    family = family_name(last.engine, platform)
+    tokens = DRAFT_TOKENS.get(family, DEFAULT_TOKENS)
+    if last.dp == 1 or family not in ONE_TOKEN or not follows_recipe(run):
+        return tokens
+    few = (
+        run.disaggregated and last.engine == "trtllm" and run.concurrency < SMALL_BATCH * last.count * last.dp
+    )
+    return tokens if few else 1.0

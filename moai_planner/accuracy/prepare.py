@@ -18,6 +18,7 @@ import numpy as np
 
 from moai_planner.accuracy import steady
 from moai_planner.accuracy.draft import drafting
+from moai_planner.accuracy.recipes import decode_slots, receive_steps
 from moai_planner.accuracy.run import DP_NOT_GIVEN, Run, Unsupported, Workers
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import kv_transfer, memory_budget
@@ -143,7 +144,8 @@ class _Table:
     def record(self, run: Run) -> tuple:
         model = self.model_of(run.model)
         first, last = run.workers[0], run.workers[-1]
-        draft = drafting(run, model)
+        accelerator = self.accelerator_of(last.accelerator)
+        draft = drafting(run, model, accelerator.platform)
         decode = self._configuration(run, model, last, draft.tokens)
         prefill = self._configuration(run, model, first, 0.0) if run.disaggregated else decode
         staged, token_s = self._transfer(run, prefill, decode)
@@ -167,10 +169,11 @@ class _Table:
             last.count,
             last.dp,
             engine.max_num_batched_tokens,
-            _most_sequences(run, self.accelerator_of(last.accelerator)),
+            min(_most_sequences(run, accelerator), decode_slots(run)),
             kv_tokens,
             int(last.engine in SEPARATE_PREFILL),
             HOLD_STEPS.get(last.engine, 0) if last.dp > 1 and not run.disaggregated else 0,
+            receive_steps(run, accelerator),
             draft.tokens,
             1.0,
             draft.cost_frac,
@@ -195,6 +198,7 @@ class _Table:
             memory_utilization_frac=MEMORY_FRAC,
             prefix_caching=run.prefix_hit_frac > 0,
             async_scheduling=_asynchronous(workers.engine, run.engine_version),
+            rows_per_sequence=1 + round(draft_tokens),
         )
         layout = Layout(workers.tp, workers.pp, workers.dp, min(workers.ep, workers.tp * workers.dp))
         key = (workers.accelerator, run.model, precision, layout, engine, run.network_bytes_per_s)

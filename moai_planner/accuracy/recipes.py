@@ -1,8 +1,9 @@
 """Engine settings that a run's row leaves out but its published recipe states.
 
 The runs of InferenceX are started by scripts that are public (SemiAnalysis, Apache-2.0,
-github.com/SemiAnalysisAI/InferenceX, `benchmarks/`): KV number format and the prompt tokens a step may
-hold are here, as rules by engine, model and device. A row that states a setting itself keeps its own.
+github.com/SemiAnalysisAI/InferenceX, `benchmarks/`): KV number format, the prompt tokens a step may
+hold, looks for new requests and decode slots are here, as rules by engine, model and device. A row that
+states a setting itself keeps its own.
 
 >>> recipe_of("InferenceX", "sglang", "deepseek-ai/DeepSeek-R1", "b200_sxm", 32, 922)
 Recipe(kv='fp8', max_num_batched_tokens=32768)
@@ -14,12 +15,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from moai_planner.accuracy.run import Run
+from moai_planner.domain.accelerator import Accelerator
+
 SOURCE = "InferenceX"
 """Named by rows of its own, and in the notes of rows that quote it."""
 SGLANG_TOKENS = {"h200_sxm": 32768, "b200_sxm": 32768, "b300_sxm": 32768}
 """`chunked-prefill-size`; larger ones of other devices are bound by the memory in use."""
 TRTLLM_TOKENS, TRTLLM_ROUNDING = 8192, 64
 HOPPER = ("h100_sxm", "h200_sxm")
+FEW_RECEIVE_STEPS, RECEIVE_STEPS, MANY_REQUESTS = 10.0, 30.0, 16
+"""SGLang on Blackwell looks for new requests every 10 decode steps, every 30 from 16 requests in flight
+(`--scheduler-recv-interval`); not with data-parallel attention, and not in disaggregated recipes."""
+SLOTS = np.array((1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048), dtype=float)
+"""Sequences that a decode rank of TensorRT-LLM's disaggregated recipes holds (`max_batch_size`)."""
 
 
 @dataclass(frozen=True)
@@ -57,3 +68,38 @@ def _vllm(model: str, device: str) -> Recipe:
         return Recipe(kv="fp8")
     narrow = model.startswith("MiniMax-M2") and device in ("h200_sxm", "mi355x")
     return Recipe(kv="fp8" if narrow else "")
+
+
+def follows_recipe(run: Run) -> bool:
+    """Whether the run was started by a published script."""
+    return SOURCE in f"{run.source} {run.notes}"
+
+
+def receive_steps(run: Run, accelerator: Accelerator) -> float:
+    """Decode steps between two looks for new requests; 1 = after every step."""
+    last = run.workers[-1]
+    if (
+        not follows_recipe(run)
+        or last.engine != "sglang"
+        or accelerator.architecture != "Blackwell"
+        or last.dp > 1
+        or run.disaggregated
+    ):
+        return 1.0
+    return RECEIVE_STEPS if run.concurrency >= MANY_REQUESTS else FEW_RECEIVE_STEPS
+
+
+def decode_slots(run: Run) -> float:
+    """Sequences that a decode rank of a disaggregated TensorRT-LLM run holds at once; infinite where nothing
+    says.
+
+    These recipes offer 1.05 to 1.5 times what the ranks hold, so that no slot is ever idle. A concurrency
+    that ranks cannot share evenly was chosen that way: slots are the largest usual number below the share.
+    """
+    last = run.workers[-1]
+    ranks = last.count * last.dp
+    if not follows_recipe(run) or not run.disaggregated or last.engine != "trtllm":
+        return np.inf
+    if run.arrivals != "closed" or run.concurrency < ranks or run.concurrency % ranks == 0:
+        return np.inf
+    return float(SLOTS[ranks * SLOTS <= run.concurrency].max())

@@ -50,6 +50,7 @@ RUN = np.dtype(
         ("kv_tokens", np.float64),
         ("separate", np.int64),  # prompts run in steps of their own (SGLang), not beside decoding
         ("hold_steps", np.float64),  # a prompt waits at most so long for prompts on the other ranks
+        ("receive_steps", np.float64),  # decode steps between two looks for new requests
         ("draft_tokens", np.float64),
         ("accepted_tokens", np.float64),
         ("draft_cost_frac", np.float64),
@@ -273,13 +274,15 @@ def _mean_step_s(table, run, batch, arriving, elsewhere, prompt, steps, context)
     """Mean step of a decoding sequence, and a step with a prompt in it.
 
     `arriving` / steps prompts enter a step on its rank, `elsewhere` / steps on all other ranks together, and
-    stay for as many steps as they need; ranks in lockstep wait for the one with a prompt.
+    stay for as many steps as they need; ranks in lockstep wait for the one with a prompt. Those that come
+    between two looks for new requests enter together.
     """
     verify = 1.0 + run.draft_tokens
     entering = arriving / steps
     work = entering * prompt
     space = max(run.budget_tokens - batch * verify, 1.0)
-    any_rank = 1.0 - math.exp(-(entering + elsewhere / steps) * max(1.0, prompt / space))
+    looks = run.receive_steps
+    any_rank = (1.0 - math.exp(-(entering + elsewhere / steps) * max(1.0, prompt / space) * looks)) / looks
     share = min(1.0, max(any_rank, work / space))
     if share <= 1e-9:
         share = 1e-9
@@ -343,13 +346,14 @@ def _late_step_s(table, run, batch, entering, prompt, context):
     """
     space = max(run.budget_tokens - batch * (1.0 + run.draft_tokens), 1.0)
     most = max(1.0, math.floor(space / prompt))
-    rate = entering * max(1.0, prompt / space)
+    looks = run.receive_steps
+    rate = entering * max(1.0, prompt / space) * looks
     none = math.exp(-rate)
     full = 0.0
     if run.arrivals == CLOSED:
         full = 0.5 * entering * prompt / space * min(1.0, run.concurrency / run.requests)
     count, term, below = 0.0, none, none
-    while count < most and 1.0 - below**run.decode_ranks + full >= RARE:
+    while count < most and (1.0 - below**run.decode_ranks) / looks + full >= RARE:
         count += 1.0
         term *= rate / count
         below += term
@@ -357,7 +361,7 @@ def _late_step_s(table, run, batch, entering, prompt, context):
     if count < 1.0:
         return plain
     everywhere, term, below = 0.0, none**run.decode_ranks, none**run.decode_ranks
-    while everywhere < count * run.decode_ranks and 1.0 - below + full >= RARE:
+    while everywhere < count * run.decode_ranks and (1.0 - below) / looks + full >= RARE:
         everywhere += 1.0
         term *= rate * run.decode_ranks / everywhere
         below += term
@@ -378,9 +382,9 @@ def _prompt_steps(run, prompt, batch, verify):
 
 @njit(cache=True)
 def _wait_s(run, step):
-    """Until the step in progress ends: a whole one in a closed loop (the new request follows the end of a
-    step), half of one when arrivals do not know the steps."""
-    return 0.5 * step if run.arrivals == OPEN else step
+    """Until the engine looks for new requests again. After every step: a whole one in a closed loop (the new
+    request follows the end of a step), half of one when arrivals do not know the steps."""
+    return 0.5 * step * (run.receive_steps if run.arrivals == OPEN else run.receive_steps + 1.0)
 
 
 @njit(cache=True)

@@ -158,7 +158,7 @@ def token_grid(max_num_batched_tokens: int, max_num_seqs: int) -> np.ndarray:
 def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepTimes]:
     """Evaluate every table of a chunk on common grids, then hand each configuration its own."""
     engines = [c.engine for c in part]
-    sizes = [step.padded_sizes(e.max_num_seqs, e.graphs) for e in engines]
+    sizes = [step.padded_sizes(e.max_num_seqs, e.graphs, e.rows_per_sequence) for e in engines]
     decode = _decode_tables(w, p, engines, sizes)
     grids = [token_grid(e.max_num_batched_tokens, e.max_num_seqs) for e in engines]
     mixed = _mixed_tables(w, p, grids)
@@ -201,7 +201,9 @@ def _decode_tables(w: Work, p: Parameters, engines, sizes) -> list[np.ndarray]:
     ran = [np.unique(size) for size in sizes]
     width = max(len(one) for one in ran)
     padded = np.array([np.pad(one, (0, width - len(one)), mode="edge") for one in ran], dtype=float)
-    largest = np.array([[step.largest_captured(e.max_num_seqs, e.graphs)] for e in engines])
+    largest = np.array(
+        [[step.largest_captured(e.max_num_seqs, e.graphs, e.rows_per_sequence)] for e in engines]
+    )
     base = step.decode_base_s(w, p, 0.0, padded, padded <= largest)
     per_sequence = step.bounded_s_per_sequence(w, p) + op.engine_s_per_sequence(w, p)
     tables = []

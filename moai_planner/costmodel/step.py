@@ -63,20 +63,23 @@ def bounded_s_per_sequence(w: Work, p: Parameters) -> Numbers:
     return w.window_tokens * op.window_s_per_token(w, p) + op.state_s_per_sequence(w, p)
 
 
-def padded_sizes(max_num_seqs: int, graphs: bool) -> np.ndarray:
-    """[max_num_seqs + 1] rows that a decode batch of each size runs as.
+def padded_sizes(max_num_seqs: int, graphs: bool, rows: int = 1) -> np.ndarray:
+    """[max_num_seqs + 1] rows that a decode batch of each size runs as; sizes and captured ones in rows, of
+    which a sequence has several where tokens are drafted.
 
     >>> padded_sizes(12, True).tolist()
     [1, 1, 2, 4, 4, 8, 8, 8, 8, 16, 16, 16, 16]
+    >>> padded_sizes(12, True, 3).tolist()
+    [3, 3, 3, 3, 6, 6, 6, 12, 12, 12, 12, 12, 12]
     """
     sizes = np.maximum(np.arange(max_num_seqs + 1), 1)
     if not graphs:
         return sizes
-    captured = np.array(capture_sizes(max_num_seqs))
+    captured = np.array(capture_sizes(max_num_seqs)) * rows
     position = np.searchsorted(captured, sizes)
     return np.where(position < len(captured), captured[np.minimum(position, len(captured) - 1)], sizes)
 
 
-def largest_captured(max_num_seqs: int, graphs: bool) -> int:
-    """Largest decode batch that is replayed from a graph; 0 without graphs."""
-    return max(capture_sizes(max_num_seqs)) if graphs else 0
+def largest_captured(max_num_seqs: int, graphs: bool, rows: int = 1) -> int:
+    """Rows of the largest decode batch that is replayed from a graph; 0 without graphs."""
+    return max(capture_sizes(max_num_seqs)) * rows if graphs else 0

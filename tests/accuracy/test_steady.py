@@ -44,6 +44,7 @@ def record(**changes) -> np.ndarray:
         "max_sequences": 512,
         "kv_tokens": 1e9,
         "accepted_tokens": 1,
+        "receive_steps": 1,
     }
     return np.array([tuple((values | changes).values())], dtype=steady.RUN)
 
@@ -200,3 +201,12 @@ def test_prompts_held_back_for_balance():
     many = {"decode_ranks": 2, "concurrency": 400, "osl_tokens": 100, "requests": 400_000}
     held, free = solve(**many, hold_steps=60), solve(**many)
     assert held["ttft_s"] - free["ttft_s"] < held["tpot_s"]
+
+
+def test_requests_looked_for_every_thirty_steps():
+    """A new request waits for half of thirty steps; those that meet share a step: TPOT does not rise."""
+    fields = {"separate": 1, "concurrency": 32, "requests": 1e6}
+    often, seldom = solve(**fields), solve(**fields, receive_steps=30)
+    waits = seldom["ttft_median_s"] - often["ttft_median_s"]
+    assert 13.0 * often["tpot_s"] < waits < 20.0 * often["tpot_s"]
+    assert seldom["tpot_s"] <= often["tpot_s"]
