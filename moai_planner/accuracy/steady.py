@@ -88,7 +88,8 @@ class Tables:
     tokens: np.ndarray
     mixed_s: np.ndarray
     scalars: np.ndarray
-    "[configuration, 7] pair_s, kv_s, stages, request_s, prompt_token_s, mixed_row_s, group_token_s."
+    """[configuration, 8] pair_s, kv_s, stages, request_s, prompt_token_s, mixed_row_s, group_token_s and the
+    part of it that idle ranks spare."""
 
 
 def pack(times: Sequence[StepTimes]) -> Tables:
@@ -98,7 +99,10 @@ def pack(times: Sequence[StepTimes]) -> Tables:
     mixed = _padded([t.mixed_s for t in times])
     scalars = np.array(
         [
-            (t.pair_s, t.kv_s, t.stages, t.request_s, t.prompt_token_s, t.mixed_row_s, t.group_token_s)
+            (
+                *(t.pair_s, t.kv_s, t.stages, t.request_s, t.prompt_token_s, t.mixed_row_s, t.group_token_s),
+                0.0 if t.padded_ranks else t.group_token_s,
+            )
             for t in times
         ]
     )
@@ -283,18 +287,41 @@ def _mean_step_s(table, run, batch, arriving, elsewhere, prompt, steps, context)
     space = max(run.budget_tokens - batch * verify, 1.0)
     looks = run.receive_steps
     any_rank = (1.0 - math.exp(-(entering + elsewhere / steps) * max(1.0, prompt / space) * looks)) / looks
+    plain = _decode_step_s(table, run, batch, batch * context)
+    if run.arrivals == OPEN:
+        any_rank *= _apart(table, run, plain, batch, context, prompt, space)
     share = min(1.0, max(any_rank, work / space))
     if share <= 1e-9:
         share = 1e-9
     in_step = min(space, max(work / share, min(prompt, space)))
     pairs = prompt * (run.isl_tokens * run.hit_frac + 0.5 * prompt) * in_step / prompt
-    plain = _decode_step_s(table, run, batch, batch * context)
     mixed = _mixed_step_s(table, run, batch, context, in_step, pairs, in_step / prompt)
     mixed -= _spared_s(table, in_step, work / share / in_step)
     if run.separate:
         return plain + share * mixed, mixed
     mixed = max(mixed, plain)
     return (1.0 - share) * plain + share * mixed, mixed
+
+
+@njit(cache=True)
+def _apart(table, run, plain, batch, context, prompt, space):
+    """Steps with prompts for each prompt of a run at a rate: 1 where prompts come one a step.
+
+    Arrivals at a rate λ know no steps: those of a long step with a prompt start together after it. A prompt
+    follows a plain step with probability q₀ = 1 − e^−λt₀ and a step with a prompt with q₁ = 1 − e^−λt₁, so a
+    share p = q₀ / (1 − q₁ + q₀) of the steps has prompts, λt̄/p each. From the limit on what is in flight on,
+    requests come when others end, which is at the end of a step.
+    """
+    tokens = min(prompt, space)
+    pairs = tokens * (run.isl_tokens * run.hit_frac + 0.5 * prompt)
+    mixed = _mixed_step_s(table, run, batch, context, tokens, pairs, 1.0)
+    mixed = max(1.0, prompt / space) * (plain + mixed if run.separate else max(mixed, plain))
+    rate = run.rate_req_per_s / run.decode_workers
+    after_plain, after_mixed = 1.0 - math.exp(-rate * plain), 1.0 - math.exp(-rate * mixed)
+    share = after_plain / (1.0 - after_mixed + after_plain)
+    prompts = max(1.0, rate * (plain + share * (mixed - plain)) / share)
+    at_rate = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 1.0
+    return 1.0 - at_rate + at_rate / prompts
 
 
 @njit(cache=True)
@@ -321,7 +348,7 @@ def _spared_s(table, tokens, busy_frac):
     """What a step with prompt tokens on a share of the ranks saves, against tokens on all of them."""
     busy_frac = min(1.0, busy_frac)
     most = _mixed_base_s(table, tokens) - _mixed_base_s(table, tokens * busy_frac)
-    return min((1.0 - busy_frac) * table[3][6] * tokens, most)
+    return min((1.0 - busy_frac) * table[3][7] * tokens, most)
 
 
 @njit(cache=True)

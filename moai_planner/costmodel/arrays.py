@@ -50,6 +50,8 @@ class Work:
     "Of the slice of one expert that a rank holds."
     expert_bytes: Column
     expert_flop_per_s: Column
+    expert_chunk_tokens: Column
+    "Rows of a rank that experts take at once; more rows go through them in several passes."
     group_ranks: Column
     "Data-parallel ranks whose tokens meet in the experts."
     expert_ranks: Column
@@ -167,6 +169,7 @@ def _expert_work(c: Configuration, fullest: float) -> dict[str, float]:
         "expert_parameters": slice_parameters,
         "expert_bytes": slice_parameters * bytes_per_element(number_format),
         "expert_flop_per_s": c.accelerator.flop_per_s(multiplied_as(number_format)),
+        "expert_chunk_tokens": launch.expert_chunk_tokens(c.engine, layout),
         "group_ranks": float(layout.dp if parts else 1),
         "expert_ranks": float(ranks),
     }

@@ -12,10 +12,11 @@ cache write); the fitted `kernel_s` absorbs what the count misses.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from moai_planner.domain.accelerator import Accelerator
-from moai_planner.domain.layout import Engine, capture_sizes
+from moai_planner.domain.layout import Engine, Layout, capture_sizes
 from moai_planner.domain.model import Attention, FeedForward, Model
 from moai_planner.domain.precision import Precision, multiplied_as
 
@@ -64,6 +65,34 @@ def captured_tokens(engine: Engine) -> float:
     if not engine.graphs or engine.name not in PIECEWISE_ENGINES:
         return 0.0
     return float(max(capture_sizes(engine.max_num_seqs)))
+
+
+PADDING_ENGINES = ("moreh-vllm",)
+"""Engines whose data-parallel ranks run every step with as many rows as the fullest (vLLM with graphs, until
+its pull request 34102 of February 2026); in others a rank without a prompt brings few to the experts."""
+
+
+def pads_ranks(engine: Engine) -> bool:
+    """Whether a prompt on one data-parallel rank costs what a prompt on every rank does."""
+    return engine.graphs and engine.name in PADDING_ENGINES
+
+
+CHUNKED_EXPERTS = ("moreh-vllm",)
+EXPERT_CHUNK_TOKENS = 256
+"""Engines whose experts on data-parallel ranks exchange through buffers of so many rows of a rank, or of as
+many as it decodes sequences (vLLM's low-latency exchanges, `VLLM_MOE_DP_CHUNK_SIZE`, 256 by default)."""
+
+
+def expert_chunk_tokens(engine: Engine, layout: Layout) -> float:
+    """Rows of a rank that go through the experts at once.
+
+    >>> spread = Layout(dp=8, ep=8)
+    >>> expert_chunk_tokens(Engine("moreh-vllm"), spread), expert_chunk_tokens(Engine("vllm"), spread)
+    (256.0, inf)
+    """
+    if engine.name not in CHUNKED_EXPERTS or layout.dp == 1 or layout.ep == 1:
+        return math.inf
+    return float(max(EXPERT_CHUNK_TOKENS, engine.max_num_seqs))
 
 
 def kernels(model: Model, narrow: Narrow = WIDE) -> int:

@@ -58,14 +58,20 @@ def expert_rows_per_rank(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     return tokens * (w.group_ranks * w.experts_per_token / w.expert_ranks * imbalance)
 
 
+def expert_passes(w: Work, tokens: Numbers) -> Numbers:
+    """Times that the experts run one after the other, each on as many rows of a rank as they take at once."""
+    return np.maximum(np.ceil(tokens / w.expert_chunk_tokens), 1.0)
+
+
 def experts_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     """Routed experts: grouped products over the experts touched."""
-    touched = touched_per_rank(w, p, tokens)
-    token_rows = expert_rows_per_rank(w, p, tokens)
+    passes = expert_passes(w, tokens)
+    touched = touched_per_rank(w, p, tokens / passes)
+    token_rows = expert_rows_per_rank(w, p, tokens / passes)
     rows = paid_rows(token_rows, touched * p.expert_half_tokens)
     per_row = 2.0 * w.expert_layers * w.expert_parameters / (w.expert_flop_per_s * p.expert_matmul_frac)
     per_expert = w.expert_layers * w.expert_bytes / (w.memory_bytes_per_s * p.expert_bandwidth_frac)
-    return roofline_s(per_row * rows, per_expert * touched, p.unoverlapped_frac)
+    return passes * roofline_s(per_row * rows, per_expert * touched, p.unoverlapped_frac)
 
 
 def group_s_per_token(w: Work, p: Parameters) -> Numbers:
@@ -128,7 +134,7 @@ def all_reduce_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
 def exchange_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     """Dispatch to and combine from the ranks that hold the experts."""
     per_token = (w.exchange_s_per_token + w.exchange_network_s_per_token) / p.all_to_all_bandwidth_frac
-    return w.exchange_count * p.all_to_all_s + per_token * tokens
+    return expert_passes(w, tokens) * w.exchange_count * p.all_to_all_s + per_token * tokens
 
 
 def send_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from moai_planner.costmodel import launch, step
 from moai_planner.costmodel import operations as op
-from moai_planner.costmodel import step
 from moai_planner.costmodel.arrays import (
     Work,
     columns,
@@ -181,6 +181,7 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
             high_frac=high,
             mixed_row_s=float(row[i, 0]),
             group_token_s=float(group[i, 0]),
+            padded_ranks=launch.pads_ranks(c.engine),
         )
         for i, (c, (low, high)) in enumerate(zip(part, map(_step_interval, part), strict=True))
     ]

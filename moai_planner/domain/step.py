@@ -53,6 +53,8 @@ class StepTimes:
     group_token_s: float = 0.0
     """Part of `mixed_s`, per token of a long step, that experts spend on the tokens of all data-parallel
     ranks alike: with tokens on a share f of the ranks a step is shorter by (1 − f) of this."""
+    padded_ranks: bool = False
+    "Ranks without a prompt run as many rows as the rank with the longest, so nothing is shorter."
 
     def decode_step_s(self, sequences: np.ndarray | int, kv_tokens: np.ndarray | float) -> np.ndarray:
         """Pure decode. sequences [..] integers, kv_tokens [..] summed context → [..] seconds."""

@@ -192,6 +192,28 @@ def test_a_prompt_on_one_rank_is_cheaper_than_one_on_each():
     assert alone["tpot_s"] < solve(**fields)["tpot_s"]
 
 
+def test_ranks_padded_alike_spare_nothing():
+    """Law: where every rank runs as many rows as the fullest, a prompt on one costs what one on each does."""
+    fields = {"decode_ranks": 8.0, "isl_tokens": 4096.0, "concurrency": 16.0}
+    padded = replace(TIMES, group_token_s=1e-5, padded_ranks=True)
+    assert steady.solve_steady(steady.pack([padded]), record(**fields))[0] == solve(**fields)
+
+
+@pytest.mark.parametrize(
+    ("rate", "isl", "osl", "limit", "within"),
+    [(2, 1024, 512, 0, 0.02), (4, 4096, 1024, 0, 0.08), (4, 8192, 512, 0, 0.25), (4, 8192, 512, 32, 0.08)],
+)
+def test_prompts_at_a_rate_start_together_as_simulated(rate, isl, osl, limit, within):
+    """Oracle: the event simulator, eight ranks in lockstep. Prompts one a step: 95 % off at the third."""
+    ranks = instance(TIMES, 10_000_000, 8, True, max_num_batched_tokens=8192)
+    requests = 64 if limit else 2000
+    run = BenchSettings(requests, rate, max_concurrency=limit, input_tokens=isl, output_tokens=osl)
+    simulated_s = simulate_bench(colocated(ranks), run)["mean_tpot_ms"] / 1e3
+    fields = {"isl_tokens": isl, "osl_tokens": osl, "concurrency": limit, "requests": requests}
+    found = solve(**fields, arrivals=steady.OPEN, rate_req_per_s=rate, decode_ranks=8.0)
+    assert found["tpot_s"] == pytest.approx(simulated_s, rel=within)
+
+
 def test_prompts_held_back_for_balance():
     """A lone prompt runs; few of long answers wait about the limit; many a fraction of a step."""
     assert solve(decode_ranks=2, concurrency=1, hold_steps=60) == solve(decode_ranks=2, concurrency=1)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from moai_planner.costmodel import operations
 from moai_planner.costmodel.arrays import work_of
 from moai_planner.costmodel.checks import layout_problems
 from moai_planner.costmodel.comm import all_reduce_bytes_factor, group_rate, traffic
@@ -176,3 +177,16 @@ def test_impossible_layouts_are_named(which, layout, field):
 def test_possible_layouts_have_no_problem(layout):
     """What vLLM runs is not refused."""
     assert layout_problems(configuration(LATENT).model, layout) == []
+
+
+def test_more_rows_than_experts_exchange_at_once_take_several_passes():
+    """Twice the rows a buffer holds: the experts' weights are read twice, and two exchanges each way."""
+    spread = configuration(LATENT, tp=1, dp=8, ep=8)
+    engine = replace(spread.engine, name="moreh-vllm", max_num_seqs=256)
+    whole, halves = work_of(spread), work_of(replace(spread, engine=engine))
+    assert halves.expert_chunk_tokens == 256
+    p = spread.parameters
+    for seconds in (operations.experts_s, operations.exchange_s):
+        assert float(seconds(halves, p, 256.0)) == float(seconds(whole, p, 256.0))
+        assert float(seconds(halves, p, 512.0)) == pytest.approx(2.0 * float(seconds(whole, p, 256.0)))
+    assert float(operations.experts_s(halves, p, 512.0)) > float(operations.experts_s(whole, p, 512.0))
