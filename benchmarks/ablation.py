@@ -85,9 +85,9 @@ def _text(plan: Plan, errors) -> str:
         "calibration rows with a model or a device left out, when a field keeps its assumed value "
         "everywhere. Positive = the field earns its place. Left-out fits are real refits; the field is held "
         "to first order around each. Fields of exchanges and drafts gain in families whose rows "
-        "use them. Fields that gained nothing in any family are gone and keep their assumed values: "
-        "`expert_spread_frac`, `host_kernel_s`, `transfer_s`, `transfer_bandwidth_frac`, "
-        "`staged_bandwidth_frac` and `all_to_all_bandwidth_frac`.\n\n"
+        "use them. Fields that gained nothing in any family are not fitted and keep their assumed values: "
+        "`transfer_s`, `transfer_bandwidth_frac`, `staged_bandwidth_frac` and "
+        "`all_to_all_bandwidth_frac`.\n\n"
     )
     columns = ("field", "left out", "all", *families)
     table = f"| {' | '.join(columns)} |\n| --- | --- | " + " | ".join("---:" for _ in columns[2:]) + " |\n"
