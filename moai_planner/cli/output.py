@@ -51,7 +51,8 @@ def print_table(
         numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
         longest = max(len(str(cell)) for cell in (column, *(row[index] for row in rows)))
         width = longest if numeric else min(longest, NARROWEST_TEXT)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold", min_width=width)
+        justify = "right" if numeric else "left"
+        table.add_column(column, justify=justify, overflow="fold", min_width=width, no_wrap=numeric)
     for row in rows:
         table.add_row(*(_text(cell) for cell in row))
     console = _console(sys.stdout)
