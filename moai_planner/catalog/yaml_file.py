@@ -10,7 +10,7 @@ left to the reader of the value, which knows the field.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,10 @@ def near(value: str, known: Iterable[str], count: int = 3) -> str:
 
     >>> near("h1000", ("h100_sxm", "mi300x", "h100_pcie"))
     'did you mean h100_sxm or h100_pcie?'
+    >>> near("mi300x", {"prefill", "decode"})  # a set has no order that would be the same each time
+    'one of decode, prefill'
     """
-    known = tuple(known)
+    known = tuple(sorted(known) if isinstance(known, Set) else known)
     lowered = {name.lower(): name for name in known}
     matches = difflib.get_close_matches(str(value).lower(), lowered, n=count, cutoff=0.5)
     part_of = [name for name in lowered if len(str(value)) > 1 and str(value).lower() in name]

@@ -64,6 +64,8 @@ def print_table(
         console.print(table)
         for line in notes:
             console.print(line, markup=False)
+        if notes:
+            console.print()
     print("\n".join(line.rstrip() for line in captured.get().split("\n")), end="")
 
 
