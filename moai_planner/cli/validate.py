@@ -176,7 +176,8 @@ def _show(pairs, unsupported, total: int, every: bool) -> None:
     print_table("Error by group", columns, [_cells(g) for g in group(pairs, group_labels)])
     summary = [_cells(g) for g in group(pairs, lambda p: (p.run.split, p.metric))]
     print_table("All together", ("split", "metric", "n", "MAPE", "median", "bias", "coverage"), summary)
-    counted = f"{total} row{'s' if total != 1 else ''}: {total - len(unsupported)} predicted, {len(unsupported)} not."
+    what = "row" if total == 1 else "rows"
+    counted = f"{total} {what}: {total - len(unsupported)} predicted, {len(unsupported)} not."
     if not unsupported:
         print_text(counted)
         return
