@@ -190,11 +190,9 @@ class PoolEntry(Strict):
                 Problem("", "hosts", f"{len(self.hosts)} hosts", f"give one for each of {self.nodes} nodes")
             )
         if self.price is None and not accelerator(self.accelerator).price_usd_per_h:
-            problems.append(
-                Problem(
-                    "", "price", f"nobody publishes one for {self.accelerator}", "add it, like 1.30 USD/h"
-                )
-            )
+            what = f"nobody publishes one for {self.accelerator}"
+            remedy = "add it, like 1.30 USD/h; on the command line h100:1x8@1.30"
+            problems.append(Problem("", "price", what, remedy))
         if problems:
             raise Nested(problems)
         return self

@@ -80,7 +80,7 @@ def parse_pools(text: str) -> list[dict[str, Any]]:
     for part in (each.strip() for each in text.split(",")):
         match = _POOL.match(part)
         if match is None:
-            remedy = "write it like h100:1x8,mi300x:2x8 (accelerator:nodes x devices a node), or a YAML file"
+            remedy = "accelerator:NODESxDEVICES[@USD_PER_H], like h100:1x8,mi300x:2x8@1.30, or a YAML file"
             problems.append(Problem("--cluster", "", repr(part), remedy))
             continue
         known = {pool["name"] for pool in pools}
