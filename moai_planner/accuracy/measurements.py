@@ -17,7 +17,7 @@ from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, Measurements, Run, 
 from moai_planner.domain.units import MILLI, parse
 
 REQUESTS_PER_CONCURRENCY = 10
-"Requests of a closed-loop run that states no number (InferenceX and its descendants send ten times)."
+"Requests of a run with a concurrency that states no number (InferenceX and its descendants send ten times)."
 STEADY_TURNS = 1000
 MOST_DRAFTED = 4.5
 """Time between events over time per token that speculative decoding alone may explain."""
@@ -76,7 +76,7 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         requests = STEADY_TURNS  # enough to be saturated
         assumed.append(f"n_requests {requests}")
     if not requests:
-        turns = STEADY_TURNS if arrivals == "open" else REQUESTS_PER_CONCURRENCY
+        turns = STEADY_TURNS if arrivals == "open" and not concurrency else REQUESTS_PER_CONCURRENCY
         requests = max(1, round(concurrency if arrivals == "static" else max(1, concurrency) * turns))
         assumed.append(f"n_requests {requests}")
     if "steady state only" in notes:

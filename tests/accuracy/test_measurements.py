@@ -78,6 +78,17 @@ POOLS = (
 )
 
 
+def test_a_limit_on_what_is_in_flight_says_how_many_are_sent():
+    """Ten a slot where no number is stated, at a rate too; without a limit enough to be steady."""
+    text = (
+        "id,model,engine,topology,accelerator,tp,isl,osl,concurrency,request_rate,tpot_ms_mean,split\n"
+        "a,m,vllm,colocated,h100_sxm,1,1024,1024,32,8,9,validate\n"
+        "b,m,vllm,colocated,h100_sxm,1,1024,1024,32,,9,validate\n"
+        "c,m,vllm,colocated,h100_sxm,1,1024,1024,,8,9,validate\n"
+    )
+    assert [run.requests for run in parse_measurements(text, "m.csv").runs] == [320, 320, 1000]
+
+
 def pools(cells: str):
     """One disaggregated run on GB200, prepared."""
     measurements = parse_measurements(POOLS + cells + ",1024,1024,64\n", "t.csv")

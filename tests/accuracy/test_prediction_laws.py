@@ -229,7 +229,7 @@ def test_a_run_too_large_to_simulate_is_predicted_all_the_same():
         "topology": "colocated",
         "accelerator": "h100_sxm",
     }
-    row |= {"tp": 8, "isl": 100_000, "osl": 1000, "concurrency": 4096, "request_rate": 500}
+    row |= {"tp": 8, "isl": 100_000, "osl": 1000, "concurrency": 200_000, "request_rate": 500}
     prepared, _, steady = predicted([row])
     assert prepared.runs[0].requests > MOST_REQUESTS
     assert simulate_runs(prepared, ()) == {}
