@@ -75,13 +75,15 @@ def test_what_would_explain_it_is_not_listed(changes):
 @given(runs())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_prediction_is_beyond_the_peaks(row):
-    """The model, whose efficiencies are below one, never predicts what the bound calls impossible."""
+    """The model, whose efficiencies are below one, never predicts what the bound calls impossible.
+
+    With its own throughput: a steady state's means obey Little's law to some percent only.
+    """
     prepared, _, values = predicted([row])
     names = ("tpot_ms_mean", "ttft_ms_mean", "e2el_s_mean", "output_tps", "total_tps")
     found = {name: float(values[name][0]) for name in names if np.isfinite(values[name][0])}
-    for kept in (names, ("tpot_ms_mean", "ttft_ms_mean")):
-        metrics = {name: value for name, value in found.items() if name in kept and value > 0}
-        assert not beyond_peaks(replace(prepared, runs=(replace(prepared.runs[0], metrics=metrics),)))
+    metrics = {name: value for name, value in found.items() if value > 0}
+    assert not beyond_peaks(replace(prepared, runs=(replace(prepared.runs[0], metrics=metrics),)))
 
 
 def test_validate_names_them_and_counts_them_all_the_same(tmp_path):
