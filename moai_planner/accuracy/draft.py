@@ -25,6 +25,7 @@ ONE_TOKEN = ("trtllm-cuda", "sglang-rocm")
 SMALL_BATCH = 48
 """Sequences a rank below which disaggregated TensorRT-LLM drafts as many all the same."""
 DEFAULT_TOKENS = 2.0
+MOST_TOKENS = 8
 DRAFT_MODEL_TOKENS = 3.0
 DRAFT_MODEL_COST_FRAC = 0.05
 """A separate draft model (EAGLE head): share of a step for each drafted token."""
@@ -44,12 +45,19 @@ NONE = Drafting(0.0, 0.0)
 
 
 def kept_tokens(drafted: Numbers, accept_frac: Numbers) -> Numbers:
-    r"""Tokens gained a step, :math:`1 + a + a^2 + … + a^k` (Leviathan et al. 2023, eq. 1).
+    r"""Tokens gained a step, :math:`1 + a_1 + a_1 a_2 + …` with :math:`a_i = a^i` (all alike in
+    Leviathan et al. 2023, eq. 1).
 
-    >>> kept_tokens(2, 0.5)
-    1.75
+    A layer trained to see one token ahead (DeepSeek-V3, section 2.2) is fed its own guess for each further
+    one, so its tokens are accepted less and less often.
+
+    >>> kept_tokens(1, 0.5), kept_tokens(2, 0.5)
+    (1.5, 1.625)
     """
-    return (1.0 - accept_frac ** (drafted + 1.0)) / (1.0 - accept_frac)
+    kept = 1.0
+    for i in range(1, MOST_TOKENS + 1):
+        kept = kept + accept_frac ** (i * (i + 1) / 2) * (drafted >= i)
+    return kept
 
 
 def drafting(run: Run, model: Model, platform: str) -> Drafting:

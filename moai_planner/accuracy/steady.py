@@ -250,7 +250,7 @@ def _colocated(table, run):
         burst = max(steady, outside + 0.5 * (min(population, room) + 1.0) * alone)
     first = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
     ttft_mean = steady + first * (burst - steady)
-    req_per_s = served * ranks * _finite_share(run)
+    req_per_s = served * ranks * _finite_share(run, decode + steady, decode + ttft_mean)
     late = _late_step_s(table, run, seen, seen * others / steps, prompt, context)
     return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch, late, burst
 
@@ -415,8 +415,9 @@ def _wait_s(run, step):
 
 
 @njit(cache=True)
-def _finite_share(run):
-    """Share of the steady request rate that a whole closed-loop run reaches, with its drain.
+def _finite_share(run, steady_s, mean_s):
+    """Share of the steady request rate that a whole closed-loop run reaches, with its first requests, which
+    stay longer than later ones (Little's law over the run), and its drain.
 
     After n = requests / concurrency turns the ends of the last requests are spread by the lengths'
     deviation times √n; while they drain the batch is half full on average. Runs at a rate count their
@@ -426,7 +427,7 @@ def _finite_share(run):
         return 1.0
     turns = max(1.0, run.requests / max(run.concurrency, 1.0))
     drain = min(0.5, 1.2 * run.length_cv * math.sqrt(turns))
-    return turns / (turns + drain)
+    return turns / (turns + drain) * steady_s / mean_s
 
 
 @njit(cache=True)
@@ -487,10 +488,11 @@ def _disaggregated(pre, dec, run):
     burst = steady
     if run.arrivals != OPEN:  # the first requests come all at once and leave as fast as prompts can
         fastest = _prefills_s(pre, run, prompt, together, alone) / together / workers
-        held = 0.5 * (min(population, room * ranks) + 1.0)
+        held = min(population, room * ranks)
+        held = 0.5 * (held + min(held, together * workers))
         burst = max(steady, ttft - waiting + held * max(fastest, moving / lines))
     first = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
     ttft = steady + first * (burst - steady)
     tpot = step / run.accepted_tokens
-    req_per_s = served * _finite_share(run)
+    req_per_s = served * _finite_share(run, decode + steady, decode + ttft)
     return ttft, steady, tpot, ttft + decode, req_per_s, batch, step, burst

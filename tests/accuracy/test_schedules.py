@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moai_planner.accuracy.draft import NONE, drafting
+from moai_planner.accuracy.draft import NONE, drafting, kept_tokens
 from moai_planner.accuracy.recipes import decode_slots, receive_steps
 from moai_planner.accuracy.run import Run, Workers
 from moai_planner.catalog.accelerators import accelerator
@@ -71,3 +71,12 @@ def test_tokens_drafted():
     assert (tokens("trtllm", dp=8), tokens("trtllm", dp=8, prefill=True)) == (1.0, 3.0)
     assert tokens("trtllm", dp=8, prefill=True, concurrency=2048.0) == 1.0
     assert drafting(run("sglang", spec_decode="none"), deepseek, "cuda") == NONE
+
+
+def test_each_further_token_is_kept_less_often():
+    """Law: more drafted, more kept, each adds less than the one before; nothing beyond those drafted."""
+    kept = [kept_tokens(n, 0.8) for n in range(5)]
+    gains = np.diff(kept)
+    assert kept[0] == 1.0 and (gains > 0).all() and (np.diff(gains) < 0).all()
+    assert (np.diff(gains[1:] / gains[:-1]) < 0).all()
+    assert kept_tokens(np.array([0.0, 3.0]), np.array([0.5, 0.8])).tolist() == [1.0, kept[3]]

@@ -232,3 +232,11 @@ def test_requests_looked_for_every_thirty_steps():
     waits = seldom["ttft_median_s"] - often["ttft_median_s"]
     assert 13.0 * often["tpot_s"] < waits < 20.0 * often["tpot_s"]
     assert seldom["tpot_s"] <= often["tpot_s"]
+
+
+def test_first_requests_count_in_throughput():
+    """Little's law over the whole run: concurrency = rate · mean end-to-end time, burst included."""
+    for fields in ({}, {"disaggregated": 1}):
+        found = solve(**fields, concurrency=64, requests=640, osl_tokens=1000)
+        assert found["ttft_s"] > 1.02 * found["ttft_median_s"]
+        assert found["req_per_s"] * found["e2el_s"] == pytest.approx(64, rel=0.02)
