@@ -1,7 +1,8 @@
 """Speculative decoding of a run: tokens drafted a step, tokens kept, what drafting costs.
 
-Rows name the method, seldom the number of drafted tokens and never the acceptance. The number is assumed
-here, by engine; the acceptance is a parameter (`draft_accept_frac`), the same for every model of an engine.
+Rows name the method, seldom the number of drafted tokens and never the acceptance. The number is that of the
+published launch scripts, by engine and platform; the acceptance is a parameter (`draft_accept_frac`), the
+same for every model of an engine.
 """
 
 from __future__ import annotations
@@ -78,7 +79,5 @@ def _predicted_tokens(run: Run, platform: str) -> float:
     tokens = DRAFT_TOKENS.get(family, DEFAULT_TOKENS)
     if last.dp == 1 or family not in ONE_TOKEN or not follows_recipe(run):
         return tokens
-    few = (
-        run.disaggregated and last.engine == "trtllm" and run.concurrency < SMALL_BATCH * last.count * last.dp
-    )
-    return tokens if few else 1.0
+    small = run.concurrency < SMALL_BATCH * last.count * last.dp
+    return tokens if small and run.disaggregated and last.engine == "trtllm" else 1.0

@@ -86,7 +86,7 @@ class Parameters:
     staged_slowdown_frac: float = 0.12
     "The same through host memory."
     draft_accept_frac: float = 0.75
-    "Speculative decoding: chance that a drafted token is kept when the one before it was."
+    "Speculative decoding: chance that the first drafted token is kept; the i-th with its i-th power."
 
     basis: Basis = Basis.ASSUMED
     low_frac: float = 0.6
