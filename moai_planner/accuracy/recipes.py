@@ -30,8 +30,9 @@ FEW_RECEIVE_STEPS, RECEIVE_STEPS, MANY_REQUESTS = 10.0, 30.0, 16
 """SGLang on Blackwell looks for new requests every 10 decode steps, every 30 from 16 requests in flight
 (`--scheduler-recv-interval`); not with data-parallel attention, and not in disaggregated recipes."""
 SLOTS = np.array((1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048), dtype=float)
-"""Sequences that a decode rank of TensorRT-LLM's disaggregated recipes holds (`max_batch_size`). That there are
-slots the recipes' names say; which of these sizes a run had is guessed by a rule chosen on calibration rows."""
+"""Sequences that a decode rank of TensorRT-LLM's disaggregated recipes holds (`max_batch_size`). That there
+are slots the recipes' names say; which of these sizes a run had is a guess, by a rule chosen on calibration
+rows."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from moai_planner.domain.errors import InputError, Problem
 
 NARROWEST_TEXT = 12
 """Characters below which a column of text is not folded further."""
+WIDEST_PAGE = 200
+"""Characters up to which a table in a file or a pipe is not folded at all."""
 UNLIMITED_WIDTH = 100_000
 
 
@@ -56,8 +58,10 @@ def print_table(
     for row in rows:
         table.add_row(*(_text(cell) for cell in row))
     console = _console(sys.stdout)
-    least = console.measure(table, options=console.options.update(max_width=UNLIMITED_WIDTH)).minimum
-    console.width = max(console.width, least)
+    needed = console.measure(table, options=console.options.update(max_width=UNLIMITED_WIDTH))
+    console.width = max(console.width, needed.minimum)
+    if not sys.stdout.isatty() and needed.maximum <= WIDEST_PAGE:
+        console.width = max(console.width, needed.maximum)
     with console.capture() as captured:
         if title:
             console.print(Text(title, style="bold"))
