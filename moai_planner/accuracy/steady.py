@@ -467,7 +467,7 @@ def _disaggregated(pre, dec, run):
             waiting += 0.5 * service * (some - busy)
         prefill = service + waiting
         seen = (1.0 + max(0.0, batch * ranks * other) / run.decode_workers) / run.decode_ranks
-        seen = max(seen, batch)
+        seen = min(max(seen, batch), max(population / ranks, 1.0 / run.decode_ranks))
         line_use = min(1.0, served * moving / lines)
         blocked = max(0.0, moving_queue * other - 0.5 * line_use) * moving / lines
         transfer = run.transfer_latency_s + moving + blocked
