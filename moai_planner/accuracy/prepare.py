@@ -217,7 +217,7 @@ class _Table:
             )
             self._index[key] = len(self.configurations)
             self.configurations.append(configuration)
-            self.groups.append((accelerator.id, workers.engine, precision.id))
+            self.groups.append((accelerator.id, workers.engine, precision.kernels))
         return self._index[key]
 
     def _kv_tokens(self, run: Run, index: int) -> float:

@@ -76,8 +76,8 @@ def _wanted(accelerator: Accelerator, engine: str, precision: Precision) -> Want
         accelerator.architecture,
         accelerator.platform,
         engine,
-        precision.id,
-        is_native(accelerator, precision.id),
+        precision.kernels,
+        is_native(accelerator, precision.kernels),
     )
 
 

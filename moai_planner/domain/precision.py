@@ -60,6 +60,11 @@ class Precision:
     kv: str = "bf16"
     embedding_weights: str = "bf16"
 
+    @property
+    def kernels(self) -> str:
+        """The precision that shares its kernels and therefore its efficiencies: 16-bit formats run alike."""
+        return "bf16" if self.id == "fp16" else self.id
+
     def with_kv(self, kv: str) -> Precision:
         """The same weights with another KV format."""
         return replace(self, kv=kv)
