@@ -279,14 +279,16 @@ def _mean_step_s(table, run, batch, arriving, elsewhere, prompt, steps, context)
 
     `arriving` / steps prompts enter a step on its rank, `elsewhere` / steps on all other ranks together, and
     stay for as many steps as they need; ranks in lockstep wait for the one with a prompt. Those that come
-    between two looks for new requests enter together.
+    between two looks for new requests, or are held back together, enter together.
     """
     verify = 1.0 + run.draft_tokens
     entering = arriving / steps
     work = entering * prompt
     space = max(run.budget_tokens - batch * verify, 1.0)
-    looks = run.receive_steps
-    any_rank = (1.0 - math.exp(-(entering + elsewhere / steps) * max(1.0, prompt / space) * looks)) / looks
+    everywhere = entering + elsewhere / steps
+    busy, hold = _hold(run, everywhere, arriving)
+    looks = run.receive_steps + busy * hold
+    any_rank = (1.0 - math.exp(-everywhere * max(1.0, prompt / space) * looks)) / looks
     plain = _decode_step_s(table, run, batch, batch * context)
     if run.arrivals == OPEN:
         any_rank *= _apart(table, run, plain, batch, context, prompt, space)
@@ -325,21 +327,25 @@ def _apart(table, run, plain, batch, context, prompt, space):
 
 
 @njit(cache=True)
-def _held_steps(run, arriving, batch):
-    """Steps that a prompt is held back on average until every rank has one, or `hold_steps` have passed.
+def _hold(run, arriving, batch):
+    """How often a prompt is held back until every rank has one or `hold_steps` have passed, and for how long.
 
     `arriving` prompts come a step; ranks are met at random, so all n of them after n·Hₙ prompts (the coupon
-    collector's mean). The first waits all that time, those after it half. None waits while a rank is idle; a
-    rank is not with probability 1 − e^−batch.
+    collector's mean). None waits while a rank is idle; a rank is not with probability 1 − e^−batch.
     """
     ranks = int(run.decode_ranks)
     if run.hold_steps <= 0 or ranks < 2:
-        return 0.0
+        return 0.0, 0.0
     harmonic = 0.0
     for i in range(1, ranks + 1):
         harmonic += 1.0 / i
-    hold = min(run.hold_steps, ranks * harmonic / max(arriving, 1e-9))
-    busy = (1.0 - math.exp(-batch)) ** ranks
+    return (1.0 - math.exp(-batch)) ** ranks, min(run.hold_steps, ranks * harmonic / max(arriving, 1e-9))
+
+
+@njit(cache=True)
+def _held_steps(run, arriving, batch):
+    """Steps that a prompt is held back on average: the first of those held all the time, the others half."""
+    busy, hold = _hold(run, arriving, batch)
     return busy * hold * (1.0 + 0.5 * arriving * hold) / (1.0 + arriving * hold)
 
 

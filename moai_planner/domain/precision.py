@@ -31,7 +31,7 @@ _MULTIPLIED_AS = {
     "fp8": "fp8",
     "int8": "int8",
     "mxfp8": "fp8",
-    "mxfp4": "bf16",  # weight-only: widened inside the kernel (gpt-oss runs bf16 activations)
+    "mxfp4": "fp4",
     "nvfp4": "fp4",
     "int4": "bf16",
     "awq": "bf16",
@@ -44,7 +44,8 @@ def bytes_per_element(number_format: str) -> float:
 
 
 def multiplied_as(number_format: str) -> str:
-    """Format of the matrix unit that a weight format is fed to."""
+    """Format of the matrix unit that a weight format is fed to; where a device lacks it, its kernels widen the
+    weights to bf16."""
     return _MULTIPLIED_AS[number_format]
 
 
