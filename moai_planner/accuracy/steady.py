@@ -22,6 +22,15 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from moai_planner.accuracy.steady_steps import (
+    context_tokens,
+    decode_step_s,
+    mixed_base_s,
+    mixed_step_s,
+    prefill_s,
+    prefills_s,
+    spared_s,
+)
 from moai_planner.domain.step import StepTimes
 
 CLOSED, OPEN, STATIC, OFFLINE = 0, 1, 2, 3
@@ -143,69 +152,14 @@ def _solve(decode_s, tokens, mixed_s, scalars, runs, out):
 
 
 @njit(cache=True)
-def _decode_base_s(table, sequences):
-    """Decode step without context, linear between whole batches and past both ends: less than one sequence a
-    rank means that ranks which share experts are idle."""
-    decode_s = table[0]
-    last = len(decode_s) - 1
-    b = max(sequences, 1.0)
-    if sequences < 1.0:
-        return max(decode_s[1] - (1.0 - sequences) * (decode_s[2] - decode_s[1]), 0.5 * decode_s[1])
-    low = min(math.floor(b), last - 1)
-    share = b - low
-    return (
-        decode_s[low] + share * (decode_s[low + 1] - decode_s[low])
-        if b <= last
-        else decode_s[last] * b / last
-    )
-
-
-@njit(cache=True)
-def _mixed_base_s(table, step_tokens):
-    tokens, mixed_s = table[1], table[2]
-    if step_tokens <= tokens[-1]:
-        return np.interp(step_tokens, tokens, mixed_s)
-    return mixed_s[-1] * step_tokens / tokens[-1]
-
-
-@njit(cache=True)
-def _decode_step_s(table, run, batch, kv_tokens):
-    """One decode step: with drafts it verifies (1 + draft) tokens a sequence and runs the draft layers."""
-    base = _decode_base_s(table, batch * (1.0 + run.draft_tokens))
-    return (base + table[3][1] * kv_tokens) * (1.0 + run.draft_cost_frac)
-
-
-@njit(cache=True)
-def _context_tokens(run):
-    """Mean context of a decoding token: the prompt and, length-weighted, half of the output."""
-    return run.isl_tokens + 0.5 * run.osl_tokens * (1.0 + run.length_cv**2)
-
-
-@njit(cache=True)
-def _prefill_s(table, run, prompt_tokens, budget):
-    """One prompt alone, in chunks of the budget."""
-    chunks = max(1.0, math.ceil(prompt_tokens / budget))
-    pairs = prompt_tokens * (run.isl_tokens * run.hit_frac + 0.5 * prompt_tokens)
-    return chunks * _mixed_base_s(table, prompt_tokens / chunks) + table[3][0] * pairs
-
-
-@njit(cache=True)
-def _prefills_s(table, run, prompt_tokens, prompts, alone):
-    """One step of several whole prompts."""
-    base = _mixed_base_s(table, prompt_tokens * prompts) - _mixed_base_s(table, prompt_tokens)
-    pairs = prompt_tokens * (run.isl_tokens * run.hit_frac + 0.5 * prompt_tokens)
-    return alone + base + table[3][0] * pairs * (prompts - 1.0) if prompts > 1.0 else alone
-
-
-@njit(cache=True)
 def _static(table, run):
     """One batch, all prompts at once, then all decode together."""
     ranks = run.decode_workers * run.decode_ranks
     batch = max(1.0, run.requests / ranks)
     prompt = run.isl_tokens * (1.0 - run.hit_frac)
     chunks = max(1.0, math.ceil(batch * prompt / run.budget_tokens))
-    prefill = chunks * _mixed_base_s(table, batch * prompt / chunks) + table[3][0] * batch * 0.5 * prompt**2
-    step = _decode_step_s(table, run, batch, batch * _context_tokens(run))
+    prefill = chunks * mixed_base_s(table, batch * prompt / chunks) + table[3][0] * batch * 0.5 * prompt**2
+    step = decode_step_s(table, run, batch, batch * context_tokens(run))
     ttft = prefill + table[3][3]
     tpot = step / run.accepted_tokens
     e2el = ttft + tpot * (run.osl_tokens - 1.0)
@@ -217,7 +171,7 @@ def _colocated(table, run):
     ranks = run.decode_workers * run.decode_ranks
     prompt = max(1.0, run.isl_tokens * (1.0 - run.hit_frac))
     steps = max(1.0, (run.osl_tokens - 1.0) / run.accepted_tokens)
-    context = _context_tokens(run)
+    context = context_tokens(run)
     verify = 1.0 + run.draft_tokens
     room = min(run.max_sequences, run.kv_tokens / (context + 0.25 * run.osl_tokens))
     room = max(1.0, min(room, run.budget_tokens / (verify + prompt / steps)))
@@ -240,13 +194,13 @@ def _colocated(table, run):
     tpot = step / run.accepted_tokens
     served = batch / decode
     if prompt > run.budget_tokens:  # prompts of several whole steps come one after the other
-        served = min(served, 1.0 / _prefill_s(table, run, prompt, run.budget_tokens))
+        served = min(served, 1.0 / prefill_s(table, run, prompt, run.budget_tokens))
         steady = max(steady, population / served - decode)
     burst = steady
     if run.arrivals == OPEN and steady > 2.0 * ttft and run.concurrency <= 0:
         steady = burst = ttft + 0.5 * (steady - ttft)  # a queue that grows all the time: half on average
     elif run.arrivals != OPEN:
-        alone = _prefill_s(table, run, prompt, run.budget_tokens)
+        alone = prefill_s(table, run, prompt, run.budget_tokens)
         burst = max(steady, outside + 0.5 * (min(population, room) + 1.0) * alone)
     first = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
     ttft_mean = steady + first * (burst - steady)
@@ -287,9 +241,9 @@ def _mean_step_s(table, run, batch, arriving, elsewhere, prompt, steps, context)
     space = max(run.budget_tokens - batch * verify, 1.0)
     everywhere = entering + elsewhere / steps
     busy, hold = _hold(run, everywhere, arriving)
-    looks = run.receive_steps + busy * hold
+    looks = max(run.receive_steps, busy * hold)
     any_rank = (1.0 - math.exp(-everywhere * max(1.0, prompt / space) * looks)) / looks
-    plain = _decode_step_s(table, run, batch, batch * context)
+    plain = decode_step_s(table, run, batch, batch * context)
     if run.arrivals == OPEN:
         any_rank *= _apart(table, run, plain, batch, context, prompt, space)
     share = min(1.0, max(any_rank, work / space))
@@ -297,8 +251,8 @@ def _mean_step_s(table, run, batch, arriving, elsewhere, prompt, steps, context)
         share = 1e-9
     in_step = min(space, max(work / share, min(prompt, space)))
     pairs = prompt * (run.isl_tokens * run.hit_frac + 0.5 * prompt) * in_step / prompt
-    mixed = _mixed_step_s(table, run, batch, context, in_step, pairs, in_step / prompt)
-    mixed -= _spared_s(table, in_step, work / share / in_step)
+    mixed = mixed_step_s(table, run, batch, context, in_step, pairs, in_step / prompt)
+    mixed -= spared_s(table, in_step, work / share / in_step)
     if run.separate:
         return plain + share * mixed, mixed
     mixed = max(mixed, plain)
@@ -316,7 +270,7 @@ def _apart(table, run, plain, batch, context, prompt, space):
     """
     tokens = min(prompt, space)
     pairs = tokens * (run.isl_tokens * run.hit_frac + 0.5 * prompt)
-    mixed = _mixed_step_s(table, run, batch, context, tokens, pairs, 1.0)
+    mixed = mixed_step_s(table, run, batch, context, tokens, pairs, 1.0)
     mixed = max(1.0, prompt / space) * (plain + mixed if run.separate else max(mixed, plain))
     rate = run.rate_req_per_s / run.decode_workers
     after_plain, after_mixed = 1.0 - math.exp(-rate * plain), 1.0 - math.exp(-rate * mixed)
@@ -350,25 +304,6 @@ def _held_steps(run, arriving, batch):
 
 
 @njit(cache=True)
-def _spared_s(table, tokens, busy_frac):
-    """What a step with prompt tokens on a share of the ranks saves, against tokens on all of them."""
-    busy_frac = min(1.0, busy_frac)
-    most = _mixed_base_s(table, tokens) - _mixed_base_s(table, tokens * busy_frac)
-    return min((1.0 - busy_frac) * table[3][7] * tokens, most)
-
-
-@njit(cache=True)
-def _mixed_step_s(table, run, batch, context, tokens, pairs, prompts):
-    """A step with these prompt tokens: beside the decoding sequences, or without them."""
-    time = _mixed_base_s(table, tokens) + table[3][0] * pairs + table[3][5] * prompts
-    if run.separate:
-        return time
-    rows = batch * (1.0 + run.draft_tokens)
-    time += _mixed_base_s(table, tokens + rows) - _mixed_base_s(table, tokens)
-    return time + table[3][1] * batch * context + table[3][5] * rows
-
-
-@njit(cache=True)
 def _late_step_s(table, run, batch, entering, prompt, context):
     """The step that one token in a hundred waits for, or longer.
 
@@ -390,7 +325,7 @@ def _late_step_s(table, run, batch, entering, prompt, context):
         count += 1.0
         term *= rate / count
         below += term
-    plain = _decode_step_s(table, run, batch, batch * context)
+    plain = decode_step_s(table, run, batch, batch * context)
     if count < 1.0:
         return plain
     everywhere, term, below = 0.0, none**run.decode_ranks, none**run.decode_ranks
@@ -403,8 +338,8 @@ def _late_step_s(table, run, batch, entering, prompt, context):
     pairs = count * prompt * (cached + 0.5 * prompt)
     if prompt > space:
         pairs = space * (cached + prompt - 0.5 * space)
-    mixed = _mixed_step_s(table, run, batch, context, tokens, pairs, count)
-    mixed -= _spared_s(table, tokens, max(1.0, everywhere) / (count * run.decode_ranks))
+    mixed = mixed_step_s(table, run, batch, context, tokens, pairs, count)
+    mixed -= spared_s(table, tokens, max(1.0, everywhere) / (count * run.decode_ranks))
     return plain + mixed if run.separate else max(mixed, plain)
 
 
@@ -449,10 +384,10 @@ def _disaggregated(pre, dec, run):
     ranks = run.decode_workers * run.decode_ranks
     prompt = max(1.0, run.isl_tokens * (1.0 - run.hit_frac))
     steps = max(1.0, (run.osl_tokens - 1.0) / run.accepted_tokens)
-    context = _context_tokens(run)
+    context = context_tokens(run)
     room = max(1.0, min(run.max_sequences, run.kv_tokens / (context + 0.25 * run.osl_tokens)))
     together = max(1.0, math.floor(run.budget_tokens / prompt))  # most prompts in one step
-    alone = _prefill_s(pre, run, prompt, run.budget_tokens)
+    alone = prefill_s(pre, run, prompt, run.budget_tokens)
     moving = run.transfer_token_s * run.isl_tokens
     lines = min(run.prefill_workers, run.decode_workers)  # networks that work side by side
     outside = pre[3][3] + pre[3][4] * run.isl_tokens + dec[3][3]
@@ -462,11 +397,11 @@ def _disaggregated(pre, dec, run):
         other = max(0.0, 1.0 - 1.0 / max(population, 1.0))
         ahead = queue * other / workers
         prompts = min(max(1.0, ahead), together)
-        full = _prefills_s(pre, run, prompt, prompts, alone)
+        full = prefills_s(pre, run, prompt, prompts, alone)
         busy = min(1.0, served * full / prompts / workers)
         some = 1.0 - (1.0 - busy) ** run.prefill_ranks  # of the ranks in lockstep has a prompt
         busy_frac = max(1.0, busy * run.prefill_ranks / max(some, 1e-9)) / run.prefill_ranks
-        service = full - _spared_s(pre, min(prompt * prompts, run.budget_tokens), busy_frac)
+        service = full - spared_s(pre, min(prompt * prompts, run.budget_tokens), busy_frac)
         each = full / prompts / workers
         waiting = max(0.0, ahead - 0.5 * busy) * service / prompts
         if pre[3][6] > 0.0:
@@ -478,7 +413,7 @@ def _disaggregated(pre, dec, run):
         blocked = max(0.0, moving_queue * other - 0.5 * line_use) * moving / lines
         transfer = run.transfer_latency_s + moving + blocked
         slow = 1.0 + run.decode_slowdown_frac * min(1.0, served * moving / run.decode_workers)
-        step = _decode_step_s(dec, run, seen, seen * context) * slow
+        step = decode_step_s(dec, run, seen, seen * context) * slow
         decode = steps * step
         ttft = outside + prefill + transfer + step
         target = min(population / (decode + ttft), 1.0 / each)
@@ -493,7 +428,7 @@ def _disaggregated(pre, dec, run):
     steady = max(ttft, population / served - decode)
     burst = steady
     if run.arrivals != OPEN:  # the first requests come all at once and leave as fast as prompts can
-        fastest = _prefills_s(pre, run, prompt, together, alone) / together / workers
+        fastest = prefills_s(pre, run, prompt, together, alone) / together / workers
         held = min(population, room * ranks)
         held = 0.5 * (held + min(held, together * workers))
         burst = max(steady, ttft - waiting + held * max(fastest, moving / lines))

@@ -225,6 +225,17 @@ def test_prompts_held_back_for_balance():
     assert held["ttft_s"] - free["ttft_s"] < held["tpot_s"]
 
 
+def test_prompts_held_back_enter_together():
+    """Long prompts on eight ranks cost what a prompt on each rank at once does: a step with prompts serves
+    several ranks, so throughput comes near that of ranks that never wait for another's prompt."""
+    fields = {"isl_tokens": 4000.0, "osl_tokens": 500.0, "concurrency": 128, "requests": 1e6}
+    apart = solve(**fields, decode_ranks=8)["req_per_s"]
+    held = solve(**fields, decode_ranks=8, hold_steps=60)["req_per_s"]
+    alone = solve(**fields | {"concurrency": 16})["req_per_s"] * 8
+    assert apart < 0.75 * alone
+    assert 0.9 * alone < held <= 1.001 * alone
+
+
 def test_requests_looked_for_every_thirty_steps():
     """A new request waits for half of thirty steps; those that meet share a step: TPOT does not rise."""
     fields = {"separate": 1, "concurrency": 32, "requests": 1e6}
