@@ -192,9 +192,10 @@ def test_a_split_that_no_row_has(tmp_path):
     ("content", "reason"),
     [
         (b"\xff\xfe\x80", "not UTF-8 text"),
-        (gzip.compress(b"id,model")[:-4], "end-of-stream"),
+        (gzip.compress(b"id,model", mtime=0)[:-4], "end-of-stream"),
         (None, "No such file"),
     ],
+    ids=["bytes", "cut gzip", "missing"],
 )
 def test_files_that_hold_no_text_are_refused_with_what_was_wanted(tmp_path, name, content, reason):
     """Tables and result files alike: one problem, with the file, the reason and the remedy."""
