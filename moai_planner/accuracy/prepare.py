@@ -18,7 +18,7 @@ import numpy as np
 
 from moai_planner.accuracy import steady
 from moai_planner.accuracy.draft import drafting
-from moai_planner.accuracy.recipes import decode_slots, receive_steps
+from moai_planner.accuracy.recipes import decode_slots, hold_steps, receive_steps
 from moai_planner.accuracy.run import DP_NOT_GIVEN, Run, Unsupported, Workers
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import kv_transfer, memory_budget
@@ -52,9 +52,6 @@ SEPARATE_PREFILL = ("sglang", "atom")
 ASYNCHRONOUS_SINCE = {"vllm": (0, 14), "moreh-vllm": (0, 14)}
 """Release from which an engine prepares the next step while the device computes (vLLM v0.14.0 release notes:
 asynchronous scheduling on by default). An engine that states no release is taken as a newer one."""
-HOLD_STEPS = {"trtllm": 60}
-"""Steps that an engine with data-parallel attention holds a prompt back until all ranks have one
-(TensorRT-LLM, `attention_dp_config` of the published recipes: `enable_balance`, `timeout_iters: 60`)."""
 MEMORY_FRAC = 0.9
 HIGHEST_MEMORY_FRAC = 0.97
 """What is taken where the usual share leaves no room for one request: whoever ran it raised the share."""
@@ -172,7 +169,7 @@ class _Table:
             min(_most_sequences(run, accelerator), decode_slots(run)),
             kv_tokens,
             int(last.engine in SEPARATE_PREFILL),
-            HOLD_STEPS.get(last.engine, 0) if last.dp > 1 and not run.disaggregated else 0,
+            hold_steps(run),
             receive_steps(run, accelerator),
             draft.tokens,
             1.0,

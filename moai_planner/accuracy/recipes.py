@@ -2,8 +2,8 @@
 
 The runs of InferenceX are started by scripts that are public (SemiAnalysis, Apache-2.0,
 github.com/SemiAnalysisAI/InferenceX, `benchmarks/`): KV number format, the prompt tokens a step may
-hold, looks for new requests and decode slots are here, as rules by engine, model and device. A row that
-states a setting itself keeps its own.
+hold, looks for new requests, prompts held back and decode slots are here, as rules by engine, model and
+device. A row that states a setting itself keeps its own.
 
 >>> recipe_of("InferenceX", "sglang", "deepseek-ai/DeepSeek-R1", "b200_sxm", 32, 922)
 Recipe(kv='fp8', max_num_batched_tokens=32768)
@@ -29,6 +29,11 @@ HOPPER = ("h100_sxm", "h200_sxm")
 FEW_RECEIVE_STEPS, RECEIVE_STEPS, MANY_REQUESTS = 10.0, 30.0, 16
 """SGLang on Blackwell looks for new requests every 10 decode steps, every 30 from 16 requests in flight
 (`--scheduler-recv-interval`); not with data-parallel attention, and not in disaggregated recipes."""
+HOLD_STEPS = {"trtllm": 60.0, "atom": 30.0, "sglang": 30.0}
+"""Steps that data-parallel attention holds a prompt back at most until all ranks have one: TensorRT-LLM's
+`attention_dp_config` (`enable_balance`, `timeout_iters: 60`), ATOM's prefill delayer (on by default, 30
+passes) and SGLang's (`--enable-prefill-delayer`, 30 passes by default; off unless a recipe sets it)."""
+OWN_CHOICE = ("sglang",)
 SLOTS = np.array((1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048), dtype=float)
 """Sequences that a decode rank of TensorRT-LLM's disaggregated recipes holds (`max_batch_size`). That there
 are slots the recipes' names say; which of these sizes a run had is a guess, by a rule chosen on calibration
@@ -89,6 +94,14 @@ def receive_steps(run: Run, accelerator: Accelerator) -> float:
     ):
         return 1.0
     return RECEIVE_STEPS if run.concurrency >= MANY_REQUESTS else FEW_RECEIVE_STEPS
+
+
+def hold_steps(run: Run) -> float:
+    """Steps that a prompt waits at most for prompts on the other data-parallel ranks; 0 = it does not."""
+    last = run.workers[-1]
+    if last.dp == 1 or run.disaggregated or (last.engine in OWN_CHOICE and not follows_recipe(run)):
+        return 0.0
+    return HOLD_STEPS.get(last.engine, 0.0)
 
 
 def decode_slots(run: Run) -> float:

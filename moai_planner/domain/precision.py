@@ -44,8 +44,8 @@ def bytes_per_element(number_format: str) -> float:
 
 
 def multiplied_as(number_format: str) -> str:
-    """Format of the matrix unit that a weight format is fed to; where a device lacks it, its kernels widen the
-    weights to bf16."""
+    """Format of the matrix unit that a weight format is fed to; kernels widen the weights to bf16 where a
+    device lacks it."""
     return _MULTIPLIED_AS[number_format]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moai_planner.accuracy.measurements import read_measurements
-from moai_planner.accuracy.recipes import Recipe, recipe_of
+from moai_planner.accuracy.recipes import Recipe, hold_steps, recipe_of
 
 R1 = "deepseek-ai/DeepSeek-R1"
 HEAD = (
@@ -41,3 +41,17 @@ def test_what_a_row_states_wins(tmp_path: Path):
     plain, own = read_measurements(file).runs
     assert plain.kv == own.kv == "fp8"
     assert (plain.max_num_batched_tokens, own.max_num_batched_tokens) == (8192, 2048)
+
+
+def test_who_holds_prompts_back(tmp_path: Path):
+    """Only data-parallel ranks; SGLang only where a recipe sets it; vLLM never."""
+    file = tmp_path / "runs.csv"
+    head = HEAD.replace("tp,", "tp,dp,")
+    row = "{id},{source}," + R1 + ",fp8,{engine},colocated,h200_sxm,8,{tp},{dp},8192,1024,64,12,validate,\n"
+    whole = {"source": "InferenceX", "tp": 1, "dp": 8}
+    rows = [whole | {"id": engine, "engine": engine} for engine in ("trtllm", "atom", "sglang", "vllm")]
+    rows += [whole | {"id": "own", "engine": "sglang", "source": "somebody"}]
+    rows += [whole | {"id": "tp", "engine": "trtllm", "tp": 8, "dp": 1}]
+    file.write_text(head + "".join(row.format(**each) for each in rows), encoding="utf-8")
+    found = {run.id: hold_steps(run) for run in read_measurements(file).runs}
+    assert found == {"trtllm": 60, "atom": 30, "sglang": 30, "vllm": 0, "own": 0, "tp": 0}
