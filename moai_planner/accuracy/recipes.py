@@ -26,6 +26,7 @@ SGLANG_TOKENS = {"h200_sxm": 32768, "b200_sxm": 32768, "b300_sxm": 32768}
 """`chunked-prefill-size`; larger ones of other devices are bound by the memory in use."""
 TRTLLM_TOKENS, TRTLLM_ROUNDING = 8192, 64
 HOPPER = ("h100_sxm", "h200_sxm")
+BLACKWELL = ("Blackwell", "Blackwell Ultra")
 FEW_RECEIVE_STEPS, RECEIVE_STEPS, MANY_REQUESTS = 10.0, 30.0, 16
 """SGLang on Blackwell looks for new requests every 10 decode steps, every 30 from 16 requests in flight
 (`--scheduler-recv-interval`); not with data-parallel attention, and not in disaggregated recipes."""
@@ -88,7 +89,7 @@ def receive_steps(run: Run, accelerator: Accelerator) -> float:
     if (
         not follows_recipe(run)
         or last.engine != "sglang"
-        or accelerator.architecture != "Blackwell"
+        or accelerator.architecture not in BLACKWELL
         or last.dp > 1
         or run.disaggregated
     ):

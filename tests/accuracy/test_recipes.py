@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from moai_planner.accuracy.measurements import read_measurements
-from moai_planner.accuracy.recipes import Recipe, hold_steps, recipe_of
+from moai_planner.accuracy.recipes import Recipe, hold_steps, receive_steps, recipe_of
+from moai_planner.catalog.accelerators import accelerator
 
 R1 = "deepseek-ai/DeepSeek-R1"
 HEAD = (
@@ -55,3 +56,19 @@ def test_who_holds_prompts_back(tmp_path: Path):
     file.write_text(head + "".join(row.format(**each) for each in rows), encoding="utf-8")
     found = {run.id: hold_steps(run) for run in read_measurements(file).runs}
     assert found == {"trtllm": 60, "atom": 30, "sglang": 30, "vllm": 0, "own": 0, "tp": 0}
+
+
+def test_who_looks_for_requests_seldom(tmp_path: Path):
+    """SGLang's recipes for every Blackwell, more seldom with many in flight; without data-parallel attention."""
+    file = tmp_path / "runs.csv"
+    head = HEAD.replace("tp,", "tp,dp,")
+    row = "{id},InferenceX," + R1 + ",fp8,sglang,colocated,{device},8,{tp},{dp},8192,1024,{c},12,validate,\n"
+    whole = {"tp": 8, "dp": 1, "c": 16}
+    devices = ("b200_sxm", "b300_sxm", "h200_sxm", "mi355x")
+    rows = [whole | {"id": device, "device": device} for device in devices]
+    rows += [whole | {"id": "few", "device": "b300_sxm", "c": 8}]
+    rows += [whole | {"id": "dp", "device": "b200_sxm", "tp": 1, "dp": 8}]
+    file.write_text(head + "".join(row.format(**each) for each in rows), encoding="utf-8")
+    runs = read_measurements(file).runs
+    found = {run.id: receive_steps(run, accelerator(run.workers[0].accelerator)) for run in runs}
+    assert found == {"b200_sxm": 30, "b300_sxm": 30, "h200_sxm": 1, "mi355x": 1, "few": 10, "dp": 1}
