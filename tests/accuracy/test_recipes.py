@@ -59,7 +59,7 @@ def test_who_holds_prompts_back(tmp_path: Path):
 
 
 def test_who_looks_for_requests_seldom(tmp_path: Path):
-    """SGLang's recipes for every Blackwell, more seldom with many in flight; without data-parallel attention."""
+    """SGLang's recipes for every Blackwell, more seldom with many in flight; not with data-parallel ranks."""
     file = tmp_path / "runs.csv"
     head = HEAD.replace("tp,", "tp,dp,")
     row = "{id},InferenceX," + R1 + ",fp8,sglang,colocated,{device},8,{tp},{dp},8192,1024,{c},12,validate,\n"
