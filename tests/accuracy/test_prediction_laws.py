@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from moai_planner.accuracy.measurement_table import COLUMNS
 from moai_planner.accuracy.measurements import parse_measurements
 from moai_planner.accuracy.predict import Predictor, metrics_of
-from moai_planner.accuracy.prepare import HOLD_STEPS, prepare
+from moai_planner.accuracy.prepare import prepare
+from moai_planner.accuracy.recipes import HOLD_STEPS
 from moai_planner.accuracy.simulated import MOST_REQUESTS, simulate_runs
 from moai_planner.catalog.accelerators import accelerator
 from moai_planner.catalog.models import model
