@@ -8,7 +8,9 @@ import signal
 
 def run() -> None:
     """Entry point of the command."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.SIG_IGN:  # as shells start what runs in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from moai_planner.cli import main
 
     signal.signal(signal.SIGINT, handler)

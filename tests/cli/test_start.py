@@ -54,11 +54,13 @@ def test_catalog_json_parses():
     assert len(json.loads(answer.stdout)) >= 24
 
 
-def test_an_interrupt_while_modules_load_is_no_traceback():
-    """The command takes over the interrupt only once it can answer it."""
+@pytest.mark.parametrize("before", ["signal.default_int_handler", "signal.SIG_IGN"])
+def test_an_interrupt_while_modules_load_is_no_traceback(before):
+    """The command takes over the interrupt only once it can answer it; one that is ignored stays so."""
     code = (
         "import signal, sys; from moai_planner.cli import entry, main;"
-        "main.run = lambda: print(signal.getsignal(signal.SIGINT) is signal.default_int_handler);"
+        f"signal.signal(signal.SIGINT, {before});"
+        f"main.run = lambda: print(signal.getsignal(signal.SIGINT) is {before});"
         "entry.run()"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
