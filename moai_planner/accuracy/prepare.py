@@ -144,7 +144,7 @@ class _Table:
         accelerator = self.accelerator_of(last.accelerator)
         draft = drafting(run, model, accelerator.platform)
         decode = self._configuration(run, model, last, draft.tokens)
-        prefill = self._configuration(run, model, first, 0.0) if run.disaggregated else decode
+        prefill = self._configuration(run, model, first, 0.0, True) if run.disaggregated else decode
         staged, token_s = self._transfer(run, prefill, decode)
         kv_tokens = self._kv_tokens(run, decode)
         engine = self.configurations[decode].engine
@@ -180,7 +180,7 @@ class _Table:
             staged,
         )
 
-    def _configuration(self, run: Run, model: Model, workers: Workers, draft_tokens: float) -> int:
+    def _configuration(self, run: Run, model: Model, workers: Workers, draft_tokens: float, prompts_only: bool = False) -> int:
         accelerator = self.accelerator_of(workers.accelerator)
         precision = _precision(run, model)
         instances = workers.count * workers.dp
@@ -195,6 +195,7 @@ class _Table:
             memory_utilization_frac=MEMORY_FRAC,
             prefix_caching=run.prefix_hit_frac > 0,
             async_scheduling=_asynchronous(workers.engine, run.engine_version),
+            prompts_only=prompts_only,
             rows_per_sequence=1 + round(draft_tokens),
         )
         layout = Layout(workers.tp, workers.pp, workers.dp, min(workers.ep, workers.tp * workers.dp))

@@ -90,7 +90,7 @@ def expert_chunk_tokens(engine: Engine, layout: Layout) -> float:
     >>> expert_chunk_tokens(Engine("moreh-vllm"), spread), expert_chunk_tokens(Engine("vllm"), spread)
     (256.0, inf)
     """
-    if engine.name not in CHUNKED_EXPERTS or layout.dp == 1 or layout.ep == 1:
+    if engine.name not in CHUNKED_EXPERTS or engine.prompts_only or layout.dp == 1 or layout.ep == 1:
         return math.inf
     return float(max(EXPERT_CHUNK_TOKENS, engine.max_num_seqs))
 

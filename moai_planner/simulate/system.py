@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -96,24 +97,25 @@ def build_machine(system: System) -> Machine:
     for lane in system.lanes:
         lane_pools = []
         for side, groups in (("entry", lane.entry), ("decode", lane.decode)):
-            pool: list[int] = []
+            copies: list[list[int]] = []
             slowdown = lane.transfer.decode_slowdown_frac if lane.transfer and side == "decode" else 0.0
             for group in groups:
                 models.append(group.instance)
                 for _ in range(group.count):
+                    copies.append([])
                     _add_instance(
                         group.instance,
                         len(models) - 1,
                         instances,
                         slowdown,
-                        pool,
+                        copies[-1],
                         rank_rows,
                         unit_rows,
                         unit_floats,
                     )
                     instances += 1
             if groups:
-                pools.append(pool)
+                pools.append(_in_turns(copies))
             lane_pools.append(len(pools) - 1 if groups else -1)
         lanes.append(_lane_row(lane, lane_pools))
     width = max(len(model.step_times.decode_s) for model in models)
@@ -133,7 +135,17 @@ def build_machine(system: System) -> Machine:
     )
 
 
-def _add_instance(instance, model, number, slowdown, pool, rank_rows, unit_rows, unit_floats) -> None:
+def _in_turns(copies: list[list[int]]) -> list[int]:
+    """Ranks of a pool in the order that turns take them: every copy's first, then every copy's second, for a
+    router sees instances and spreads over these first.
+
+    >>> _in_turns([[0, 1], [2, 3], [4]])
+    [0, 2, 4, 1, 3]
+    """
+    return [rank for turn in zip_longest(*copies) for rank in turn if rank is not None]
+
+
+def _add_instance(instance, model, number, slowdown, ranks, rank_rows, unit_rows, unit_floats) -> None:
     """Ranks and units of one copy: a unit per rank, or per pipeline batch when ranks step together."""
     stages = max(instance.step_times.stages, 1)
     for _ in range(stages):
@@ -143,7 +155,7 @@ def _add_instance(instance, model, number, slowdown, pool, rank_rows, unit_rows,
             unit = [first, first + size, model, number, 0, 0, 0]
             times = instance.step_times
             for _ in range(size):
-                pool.append(len(rank_rows))
+                ranks.append(len(rank_rows))
                 rank_rows.append(_rank_row(instance, stages, len(unit_rows)))
             unit_rows.append(unit)
             unit_floats.append(
