@@ -181,7 +181,8 @@ def _colocated(table, run):
     step, mixed, ttft, decode, steady, seen, others = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     for _ in range(ITERATIONS):
         others = max(0.0, 1.0 - 1.0 / max(population, 1.0))
-        seen = min(1.0 + batch * others, max(1.0, min(population, room)))
+        crowd = _crowd(run, decode + steady)
+        seen = min(1.0 + batch * crowd * others, max(1.0, min(population * crowd, room)))
         elsewhere = batch * (run.decode_ranks - 1.0)
         step, mixed = _mean_step_s(table, run, seen, seen * others, elsewhere, prompt, steps, context)
         decode = steps * step
@@ -225,6 +226,25 @@ def _in_flight(run, residence_s):
     else:
         lasts = run.requests / run.rate_req_per_s + residence_s
     return max(1e-6, min(cap, run.requests * residence_s / lasts))
+
+
+@njit(cache=True)
+def _crowd(run, residence_s):
+    """What a request of a run at a rate meets, over what is in flight on average: requests that come while
+    few are in flight are few themselves.
+
+    In flight rises for u = min(R, C/r), stays, and falls for u as well: ∫n dt = M(T − u) and
+    ∫n² dt = M²(T − 4u/3) for a run of T, so the average over requests is T(T − 4u/3)/(T − u)² of that over time.
+    """
+    if run.arrivals != OPEN or run.rate_req_per_s <= 0:
+        return 1.0
+    ramp, average = residence_s, _in_flight(run, residence_s)
+    if run.concurrency > 0:
+        ramp = min(ramp, run.concurrency / run.rate_req_per_s)
+    lasts = max(run.requests * residence_s / average, 2.0 * ramp)
+    if lasts <= 0:
+        return 1.0
+    return lasts * (lasts - 4.0 / 3.0 * ramp) / (lasts - ramp) ** 2
 
 
 @njit(cache=True)
@@ -391,7 +411,8 @@ def _disaggregated(pre, dec, run):
     moving = run.transfer_token_s * run.isl_tokens
     lines = min(run.prefill_workers, run.decode_workers)  # networks that work side by side
     outside = pre[3][3] + pre[3][4] * run.isl_tokens + dec[3][3]
-    population = _in_flight(run, outside + alone)
+    residence = outside + alone
+    population = _in_flight(run, residence)
     queue, moving_queue, served, step, ttft, batch, waiting = 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0
     for _ in range(ITERATIONS):
         other = max(0.0, 1.0 - 1.0 / max(population, 1.0))
@@ -407,8 +428,9 @@ def _disaggregated(pre, dec, run):
         if pre[3][6] > 0.0:
             waiting += 0.5 * service * (some - busy)
         prefill = service + waiting
-        seen = (1.0 + max(0.0, batch * ranks * other) / run.decode_workers) / run.decode_ranks
-        seen = min(max(seen, batch), max(population / ranks, 1.0 / run.decode_ranks))
+        crowd = _crowd(run, residence)
+        seen = (1.0 + max(0.0, batch * crowd * ranks * other) / run.decode_workers) / run.decode_ranks
+        seen = min(max(seen, batch * crowd), max(population * crowd / ranks, 1.0 / run.decode_ranks))
         line_use = min(1.0, served * moving / lines)
         blocked = max(0.0, moving_queue * other - 0.5 * line_use) * moving / lines
         transfer = run.transfer_latency_s + moving + blocked
