@@ -76,6 +76,7 @@ OUT = np.dtype(
         ("ttft_s", np.float64),
         ("ttft_median_s", np.float64),
         ("tpot_s", np.float64),
+        ("tpot_median_s", np.float64),
         ("e2el_s", np.float64),
         ("req_per_s", np.float64),
         ("batch", np.float64),
@@ -148,7 +149,7 @@ def _solve(decode_s, tokens, mixed_s, scalars, runs, out):
         o.ttft_s, o.ttft_median_s, o.tpot_s, o.e2el_s = values[0], values[1], values[2], values[3]
         o.req_per_s, o.batch = values[4], values[5]
         o.kept_tokens = run.accepted_tokens
-        o.late_step_s, o.burst_s = values[6], values[7]
+        o.late_step_s, o.burst_s, o.tpot_median_s = values[6], values[7], values[8]
 
 
 @njit(cache=True)
@@ -163,7 +164,7 @@ def _static(table, run):
     ttft = prefill + table[3][3]
     tpot = step / run.accepted_tokens
     e2el = ttft + tpot * (run.osl_tokens - 1.0)
-    return ttft, ttft, tpot, e2el, run.requests / e2el, batch, step, ttft
+    return ttft, ttft, tpot, e2el, run.requests / e2el, batch, step, ttft, tpot
 
 
 @njit(cache=True)
@@ -178,12 +179,12 @@ def _colocated(table, run):
     outside = table[3][3] + table[3][4] * run.isl_tokens
     population = _in_flight(run, outside) / ranks
     batch = max(1e-6, min(population, room))
-    step, mixed, ttft, decode, steady, seen, others = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    step, mixed, ttft, decode, steady, seen, others, most = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0
     for _ in range(ITERATIONS):
         others = max(0.0, 1.0 - 1.0 / max(population, 1.0))
-        crowd = _crowd(run, decode + steady)
+        crowd, most = _crowd(run, decode + steady)
         seen = min(1.0 + batch * crowd * others, max(1.0, min(population * crowd, room)))
-        elsewhere = batch * (run.decode_ranks - 1.0)
+        elsewhere = batch * crowd * (run.decode_ranks - 1.0)
         step, mixed = _mean_step_s(table, run, seen, seen * others, elsewhere, prompt, steps, context)
         decode = steps * step
         ttft = outside + _wait_s(run, step) + _prompt_steps(run, prompt, seen, verify) * mixed
@@ -192,7 +193,12 @@ def _colocated(table, run):
         batch += 0.5 * (max(target, 1e-6) - batch)
         steady = max(ttft, population * decode / batch - decode)  # without room the rest wait
         population += 0.5 * (_in_flight(run, decode + steady) / ranks - population)
-    tpot = step / run.accepted_tokens
+    tpot = median = step / run.accepted_tokens
+    if run.arrivals == OPEN:
+        full = min(1.0 + batch * most * others, max(1.0, min(population * most, room)))
+        elsewhere = batch * most * (run.decode_ranks - 1.0)
+        median = _mean_step_s(table, run, full, full * others, elsewhere, prompt, steps, context)[0]
+        median /= run.accepted_tokens
     served = batch / decode
     if prompt > run.budget_tokens:  # prompts of several whole steps come one after the other
         served = min(served, 1.0 / prefill_s(table, run, prompt, run.budget_tokens))
@@ -207,7 +213,7 @@ def _colocated(table, run):
     ttft_mean = steady + first * (burst - steady)
     req_per_s = served * ranks * _finite_share(run, decode + steady, decode + ttft_mean)
     late = _late_step_s(table, run, seen, seen * others / steps, prompt, context)
-    return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch, late, burst
+    return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch, late, burst, median
 
 
 @njit(cache=True)
@@ -230,21 +236,23 @@ def _in_flight(run, residence_s):
 
 @njit(cache=True)
 def _crowd(run, residence_s):
-    """What a request of a run at a rate meets, over what is in flight on average: requests that come while
-    few are in flight are few themselves.
+    """What a request of a run at a rate meets, over what is in flight on average: the mean request, and the
+    median one. Requests that meet few are few themselves.
 
-    In flight rises for u = min(R, C/r), stays, and falls for u as well: ∫n dt = M(T − u) and
-    ∫n² dt = M²(T − 4u/3) for a run of T, so the average over requests is T(T − 4u/3)/(T − u)² of that over time.
+    In flight rises for u = min(R, C/r), stays at M, and falls for u: in a run of T, ∫n dt = M(T − u) and
+    ∫n² dt = M²(T − 4u/3), so the mean over requests is T(T − 4u/3)/(T − u)² of the mean over time. Most meet M
+    all the while.
     """
     if run.arrivals != OPEN or run.rate_req_per_s <= 0:
-        return 1.0
+        return 1.0, 1.0
     ramp, average = residence_s, _in_flight(run, residence_s)
     if run.concurrency > 0:
         ramp = min(ramp, run.concurrency / run.rate_req_per_s)
     lasts = max(run.requests * residence_s / average, 2.0 * ramp)
-    if lasts <= 0:
-        return 1.0
-    return lasts * (lasts - 4.0 / 3.0 * ramp) / (lasts - ramp) ** 2
+    if lasts <= ramp:
+        return 1.0, 1.0
+    most = lasts / (lasts - ramp)
+    return most * (lasts - 4.0 / 3.0 * ramp) / (lasts - ramp), most
 
 
 @njit(cache=True)
@@ -283,20 +291,19 @@ def _mean_step_s(table, run, batch, arriving, elsewhere, prompt, steps, context)
 def _apart(table, run, plain, batch, context, prompt, space):
     """Steps with prompts for each prompt of a run at a rate: 1 where prompts come one a step.
 
-    Arrivals at a rate λ know no steps: those of a long step with a prompt start together after it. A prompt
-    follows a plain step with probability q₀ = 1 − e^−λt₀ and a step with a prompt with q₁ = 1 − e^−λt₁, so a
-    share p = q₀ / (1 − q₁ + q₀) of the steps has prompts, λt̄/p each. From the limit on what is in flight on,
-    requests come when others end, which is at the end of a step.
+    Arrivals at a rate λ an instance know no steps: the λt₁ that come during a step with a prompt start together
+    after it. From the limit on what is in flight on, requests come when others end. Those that started
+    together also end together where all have one length, and so do their successors; lengths that vary part
+    them.
     """
     tokens = min(prompt, space)
     pairs = tokens * (run.isl_tokens * run.hit_frac + 0.5 * prompt)
     mixed = mixed_step_s(table, run, batch, context, tokens, pairs, 1.0)
     mixed = max(1.0, prompt / space) * (plain + mixed if run.separate else max(mixed, plain))
-    rate = run.rate_req_per_s / run.decode_workers
-    after_plain, after_mixed = 1.0 - math.exp(-rate * plain), 1.0 - math.exp(-rate * mixed)
-    share = after_plain / (1.0 - after_mixed + after_plain)
-    prompts = max(1.0, rate * (plain + share * (mixed - plain)) / share)
-    at_rate = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 1.0
+    prompts = max(1.0, run.rate_req_per_s / run.decode_workers * mixed)
+    at_rate = 1.0
+    if run.concurrency > 0 and run.length_cv > 0:
+        at_rate = min(1.0, run.concurrency / run.requests)
     return 1.0 - at_rate + at_rate / prompts
 
 
@@ -428,7 +435,7 @@ def _disaggregated(pre, dec, run):
         if pre[3][6] > 0.0:
             waiting += 0.5 * service * (some - busy)
         prefill = service + waiting
-        crowd = _crowd(run, residence)
+        crowd, _ = _crowd(run, residence)
         seen = (1.0 + max(0.0, batch * crowd * ranks * other) / run.decode_workers) / run.decode_ranks
         seen = min(max(seen, batch * crowd), max(population * crowd / ranks, 1.0 / run.decode_ranks))
         line_use = min(1.0, served * moving / lines)
@@ -458,4 +465,4 @@ def _disaggregated(pre, dec, run):
     ttft = steady + first * (burst - steady)
     tpot = step / run.accepted_tokens
     req_per_s = served * _finite_share(run, decode + steady, decode + ttft)
-    return ttft, steady, tpot, ttft + decode, req_per_s, batch, step, burst
+    return ttft, steady, tpot, ttft + decode, req_per_s, batch, step, burst, tpot
