@@ -180,7 +180,9 @@ class _Table:
             staged,
         )
 
-    def _configuration(self, run: Run, model: Model, workers: Workers, draft_tokens: float, prompts_only: bool = False) -> int:
+    def _configuration(
+        self, run: Run, model: Model, workers: Workers, draft_tokens: float, prompts_only: bool = False
+    ) -> int:
         accelerator = self.accelerator_of(workers.accelerator)
         precision = _precision(run, model)
         instances = workers.count * workers.dp

@@ -78,9 +78,8 @@ def simulate_runs(prepared: Prepared, times: Sequence[StepTimes]) -> dict[int, d
 
 
 def transient(run: Run) -> bool:
-    """Whether the run is its own transient: arrivals at a rate, whether or not something limits what is in
-    flight."""
-    return run.arrivals == "open"
+    """Whether the run is its own transient: arrivals at a rate, nothing that limits what is in flight."""
+    return run.arrivals == "open" and run.concurrency == 0
 
 
 def may_preempt(run: Run, record: np.void) -> bool:

@@ -89,6 +89,11 @@ def expert_chunk_tokens(engine: Engine, layout: Layout) -> float:
     >>> spread = Layout(dp=8, ep=8)
     >>> expert_chunk_tokens(Engine("moreh-vllm"), spread), expert_chunk_tokens(Engine("vllm"), spread)
     (256.0, inf)
+
+    Instances that only compute prompts use the exchange made for many rows.
+
+    >>> expert_chunk_tokens(Engine("moreh-vllm", prompts_only=True), spread)
+    inf
     """
     if engine.name not in CHUNKED_EXPERTS or engine.prompts_only or layout.dp == 1 or layout.ep == 1:
         return math.inf

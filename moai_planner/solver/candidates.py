@@ -120,6 +120,7 @@ def engine_for(
         prefix_caching=deployment.prefix_caching,
         block_size_tokens=block_tokens(deployment, platform),
         graphs=graphs,
+        prompts_only=role == "prefill",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from moai_planner.catalog.traces import trace
-from moai_planner.simulate.serve import serve
+from moai_planner.simulate.serve import Requests, serve
 from moai_planner.simulate.system import System, build_machine, colocated
 from moai_planner.simulate.traffic import requests_of
 from tests.simulate.builders import plain_instance
@@ -18,6 +18,16 @@ def _serve(router, blocks):
     system = System(colocated(model, REPLICAS).lanes, router=router)
     requests, _ = requests_of(trace("mooncake_conversation"), system, 1.0)
     return requests, serve(build_machine(system), system, requests)
+
+
+def test_turns_go_round_the_instances_first():
+    """Law: what comes at once is spread over instances before it fills the ranks of one."""
+    model = plain_instance(dp=4)
+    for router in ("round-robin", "least-outstanding"):
+        system = colocated(model, 3, router)
+        requests = Requests(np.zeros(6), np.full(6, 64), np.full(6, 64))
+        served = serve(build_machine(system), system, requests)
+        assert np.bincount(served.rank // 4).tolist() == [2, 2, 2]
 
 
 def test_prefix_aware_beats_random():
