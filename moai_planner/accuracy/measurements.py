@@ -123,6 +123,8 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         distinct_prompts=distinct,
         max_num_seqs=_stated(notes, "max_num_seqs"),
         max_num_batched_tokens=_stated(notes, "max_num_batched_tokens") or recipe.max_num_batched_tokens,
+        prefill_batched_tokens=recipe.prefill_batched_tokens,
+        graphs=recipe.graphs,
         kv="fp8" if "KV cache fp8" in notes else recipe.kv,
         split=cells.get("split", ""),
         notes=notes,

@@ -147,7 +147,7 @@ class _Table:
         prefill = self._configuration(run, model, first, 0.0, True) if run.disaggregated else decode
         staged, token_s = self._transfer(run, prefill, decode)
         kv_tokens = self._kv_tokens(run, decode)
-        engine = self.configurations[decode].engine
+        engine = self.configurations[prefill].engine
         longest = (1.0 + run.length_low_frac) / 2.0
         return (
             prefill,
@@ -189,14 +189,16 @@ class _Table:
         load = run.concurrency or run.requests
         most = min(load / instances, _most_sequences(run, accelerator))
         sequences = _table_size(most * (1.0 + draft_tokens))
+        budget = (run.prefill_batched_tokens if prompts_only else 0) or run.max_num_batched_tokens
         engine = Engine(
             name=workers.engine,
             max_num_seqs=sequences,
-            max_num_batched_tokens=run.max_num_batched_tokens or _prompt_budget(workers.engine, accelerator),
+            max_num_batched_tokens=budget or _prompt_budget(workers.engine, accelerator),
             max_model_len=int(run.isl_tokens + run.osl_tokens) + 1,
             memory_utilization_frac=MEMORY_FRAC,
             prefix_caching=run.prefix_hit_frac > 0,
             async_scheduling=_asynchronous(workers.engine, run.engine_version),
+            graphs=run.graphs,
             prompts_only=prompts_only,
             rows_per_sequence=1 + round(draft_tokens),
         )

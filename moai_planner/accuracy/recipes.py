@@ -3,12 +3,14 @@
 The runs of InferenceX are started by scripts that are public (SemiAnalysis, Apache-2.0,
 github.com/SemiAnalysisAI/InferenceX, `benchmarks/`): KV number format, the prompt tokens a step may
 hold, looks for new requests, prompts held back and decode slots are here, as rules by engine, model and
-device. A row that states a setting itself keeps its own.
+device. Moreh's presets for DeepSeek-R1 on data-parallel ranks are public too (github.com/moreh-dev/mif,
+`deploy/helm/moai-inference-preset` before August 2026), and one article names the ones it ran. A row that
+states a setting itself keeps its own.
 
 >>> recipe_of("InferenceX", "sglang", "deepseek-ai/DeepSeek-R1", "b200_sxm", 32, 922)
-Recipe(kv='fp8', max_num_batched_tokens=32768)
+Recipe(kv='fp8', max_num_batched_tokens=32768, prefill_batched_tokens=0, graphs=True)
 >>> recipe_of("BLIS training", "vllm", "meta-llama/Llama-2-7b-hf", "h100_sxm", 8, 592)
-Recipe(kv='', max_num_batched_tokens=0)
+Recipe(kv='', max_num_batched_tokens=0, prefill_batched_tokens=0, graphs=True)
 """
 
 from __future__ import annotations
@@ -49,15 +51,32 @@ class Recipe:
     "KV number format; empty = the precision's default."
     max_num_batched_tokens: int = 0
     "0 = the engine's default."
+    prefill_batched_tokens: int = 0
+    "The same of the prefill side of a disaggregated run."
+    graphs: bool = True
+    "Off: every step is launched by the host (`--enforce-eager`)."
+
+
+MOREH_R1 = Recipe(kv="fp8")
+"""What all of Moreh's presets for DeepSeek-R1 have in common."""
+MOREH_ARTICLE, MOREH_ARTICLE_R1 = "Moreh MIF docs", Recipe("fp8", 16384, 64000, graphs=False)
+"""The article that names its presets, and what these set."""
 
 
 def recipe_of(
-    about: str, engine: str, model: str, device: str, concurrency: float, isl_tokens: float
+    about: str,
+    engine: str,
+    model: str,
+    device: str,
+    concurrency: float,
+    isl_tokens: float,
 ) -> Recipe:
     """Settings of a run; `about` is its source and notes."""
+    name = model.rsplit("/", 1)[-1]
+    if engine == "moreh-vllm" and name.startswith("DeepSeek-R1"):
+        return MOREH_ARTICLE_R1 if MOREH_ARTICLE in about else MOREH_R1
     if SOURCE not in about:
         return Recipe()
-    name = model.rsplit("/", 1)[-1]
     if engine == "vllm":
         return _vllm(name, device)
     if engine == "atom":

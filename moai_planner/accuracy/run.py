@@ -88,6 +88,10 @@ class Run:
     "Stream events that the client counted for each token (found from its own latencies)."
     tokens_per_event: float = 1.0
     "Tokens that the server sent in one stream event (its stream interval)."
+    prefill_batched_tokens: int = 0
+    "Of the prefill side, where it differs; 0 = as `max_num_batched_tokens`."
+    graphs: bool = True
+    "Decode steps replay captured graphs."
     distinct_prompts: int = 1
     "Beginnings that the prompts share, in turn (with `prefix_hit_frac`)."
     assumed: tuple[str, ...] = ()

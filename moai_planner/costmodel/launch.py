@@ -78,9 +78,10 @@ def pads_ranks(engine: Engine) -> bool:
 
 
 CHUNKED_EXPERTS = ("moreh-vllm",)
-EXPERT_CHUNK_TOKENS = 256
+EXPERT_CHUNK_TOKENS, PROMPT_CHUNK_TOKENS = 256, 4096
 """Engines whose experts on data-parallel ranks exchange through buffers of so many rows of a rank, or of as
-many as it decodes sequences (vLLM's low-latency exchanges, `VLLM_MOE_DP_CHUNK_SIZE`, 256 by default)."""
+many as it decodes sequences (vLLM's low-latency exchanges, `VLLM_MOE_DP_CHUNK_SIZE`, 256 by default); on
+prefill instances of 4096 (the engine's published presets)."""
 
 
 def expert_chunk_tokens(engine: Engine, layout: Layout) -> float:
@@ -90,13 +91,13 @@ def expert_chunk_tokens(engine: Engine, layout: Layout) -> float:
     >>> expert_chunk_tokens(Engine("moreh-vllm"), spread), expert_chunk_tokens(Engine("vllm"), spread)
     (256.0, inf)
 
-    Instances that only compute prompts use the exchange made for many rows.
-
     >>> expert_chunk_tokens(Engine("moreh-vllm", prompts_only=True), spread)
-    inf
+    4096.0
     """
-    if engine.name not in CHUNKED_EXPERTS or engine.prompts_only or layout.dp == 1 or layout.ep == 1:
+    if engine.name not in CHUNKED_EXPERTS or layout.dp == 1 or layout.ep == 1:
         return math.inf
+    if engine.prompts_only:
+        return float(PROMPT_CHUNK_TOKENS)
     return float(max(EXPERT_CHUNK_TOKENS, engine.max_num_seqs))
 
 

@@ -22,6 +22,15 @@ def test_other_sources_have_no_recipe():
         assert recipe_of("somebody's runs", engine, R1, "b200_sxm", 64, 8192) == Recipe()
 
 
+def test_presets_of_an_article_that_names_them():
+    """Long prompts on the prefill side, no graphs; the settings that all its presets share elsewhere."""
+    named = recipe_of("Moreh MIF docs", "moreh-vllm", R1, "mi300x", 10800, 2000)
+    assert named.prefill_batched_tokens > named.max_num_batched_tokens and not named.graphs
+    other = recipe_of("another report", "moreh-vllm", R1, "mi300x", 160, 1024)
+    assert other == Recipe(kv=named.kv)
+    assert recipe_of("Moreh MIF docs", "vllm", R1, "mi300x", 160, 1024) == Recipe()
+
+
 @pytest.mark.parametrize("about", ["InferenceX dump", "AIConfigurator silicon_sample InferenceX run"])
 def test_a_quoted_run_has_the_recipe_of_the_run(about):
     assert recipe_of(about, "trtllm", R1, "h200_sxm", 4, 1024).kv == "fp8"
