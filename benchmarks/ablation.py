@@ -13,7 +13,7 @@ import numpy as np
 from moai_planner.accuracy.calibrate import Plan, Sources, advance, plan_of
 from moai_planner.accuracy.families import BASE_FIELDS
 from moai_planner.accuracy.fit import Solution, calibration_runs, normal_matrix, precision
-from moai_planner.accuracy.joint import FITTED_METRICS
+from moai_planner.accuracy.joint import FITTED_METRICS, PACE
 from moai_planner.accuracy.leave_out import DEVICE, MODEL, Group, excluded, members, refit
 from moai_planner.accuracy.measurements import read_measurements
 from moai_planner.catalog.accelerators import accelerator
@@ -23,6 +23,7 @@ from moai_planner.cli.output import note, progress, write_text
 
 OUT = Path(__file__).resolve().parent.parent / "docs" / "accuracy" / "ablations.md"
 LEVEL_TITLES = {MODEL: "one model out", DEVICE: "one device out"}
+FIELDS = (*BASE_FIELDS, PACE)
 WORST = 1.0
 """Errors (log) above this count as this."""
 
@@ -35,7 +36,7 @@ def main(file: Path) -> None:
     errors = {
         (grouping, name): np.zeros(len(plan.problem.run))
         for grouping in LEVEL_TITLES
-        for name in ("", *BASE_FIELDS)
+        for name in ("", *FIELDS)
     }
     groups = [group for group in plan.groups if group.grouping in LEVEL_TITLES]
     with progress(len(groups), "ablation") as step:
@@ -60,7 +61,7 @@ def without_each(plan: Plan, left: Solution, group: Group):
     slopes = problem.jacobian(left.theta)
     weights = np.where(excluded(plan.labels, group), 0.0, precision(problem, left.errors))
     inverse = np.linalg.inv(normal_matrix(problem, slopes, weights))
-    for name in BASE_FIELDS:
+    for name in FIELDS:
         held = np.array([field == name for _, field in problem.columns])
         shift = -inverse[:, held] @ np.linalg.solve(inverse[np.ix_(held, held)], left.theta[held])
         yield name, left.errors + slopes @ shift
@@ -73,7 +74,7 @@ def _text(plan: Plan, errors) -> str:
     rows = tpot | rate
     families = sorted(set(labels.family.tolist()))
     lines = []
-    for name in BASE_FIELDS:
+    for name in FIELDS:
         for grouping, title in LEVEL_TITLES.items():
             cells = []
             for family in ("", *families):

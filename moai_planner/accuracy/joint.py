@@ -16,11 +16,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from moai_planner.accuracy.families import BASE_FIELDS, LENGTH_FIELDS, SEVERAL_LENGTHS, spread_of
+from moai_planner.accuracy.pace import SPREAD, is_rate, period_of, periods_of
 from moai_planner.accuracy.predict import Predictor, metrics_of
 from moai_planner.accuracy.prepare import ParametersOf, Prepared, subset
 from moai_planner.accuracy.run import Run
 from moai_planner.costmodel.configuration import Configuration
-from moai_planner.domain.corrections import Part, is_native, parts_of
+from moai_planner.domain.corrections import Part, is_native, pace_name, parts_of
 from moai_planner.domain.model import APPROXIMATED_ARCHITECTURES
 from moai_planner.domain.parameters import Parameters, from_vector, to_vector
 from moai_planner.domain.units import MILLI, NANO
@@ -37,6 +38,9 @@ FITTED_METRICS = {
     "e2el_s_median": 0.5,
 }
 """Metric → weight of its residual."""
+TIMES = np.array([-1.0 if is_rate(name) else 1.0 for name in FITTED_METRICS])
+"""Power of a pace in each of them."""
+PERIOD, PACE = "period", "pace"
 NUDGE = MILLI
 """Step of the numerical derivative, in real form."""
 CROWD = 20
@@ -63,6 +67,7 @@ class JointProblem:
         self.columns, self.spread, self._design = _columns(self.parts, frozenset(frozen), varied)
         seen = [name in LENGTH_FIELDS for _, name in self.columns]
         self.first = np.where(seen, self.spread, 0.0)
+        self._add_paces()
         models = [prepared.configurations[i].model for i in prepared.records["decode"]]
         represented = [model.architecture not in APPROXIMATED_ARCHITECTURES for model in models]
         self.run, self.metric, self.measured, self.weight = _targets(self.runs, represented)
@@ -70,13 +75,37 @@ class JointProblem:
         self._mixed = np.flatnonzero(self._set_of[prepared.records["prefill"]] != self._decoder)
         self._part = _Part(subset(prepared, self._mixed), number) if len(self._mixed) else None
 
+    def _add_paces(self) -> None:
+        """Columns of their own: a factor on the times of the runs of a period."""
+        owners = [self.prepared.configurations[i] for i in self.prepared.records["decode"]]
+        keys = [pace_name(c.engine.name, c.accelerator.architecture) for c in owners]
+        first = len(self.columns)
+        paces = [(key, period) for key, own in periods_of(self.runs, keys).items() for period in own]
+        place = {label: first + i for i, label in enumerate(paces)}
+        labels = zip(keys, map(period_of, self.runs), strict=True)
+        self._pace_of = np.array([place.get(label, -1) for label in labels], dtype=int)
+        self.columns += tuple(((PERIOD, f"{key} {period}"), PACE) for key, period in paces)
+        self.spread = np.append(self.spread, np.full(len(paces), SPREAD))
+        self.first = np.append(self.first, np.zeros(len(paces)))
+        self._design = np.pad(self._design, ((0, 0), (0, 0), (0, len(paces))))
+
+    def paces(self, theta: np.ndarray) -> dict[str, dict[str, float]]:
+        """Engine and architecture → period → factor on times."""
+        found: dict[str, dict[str, float]] = {}
+        for ((level, label), _), real in zip(self.columns, theta, strict=True):
+            if level == PERIOD:
+                key, period = label.rsplit(" ", 1)
+                found.setdefault(key, {})[period] = float(np.exp(real))
+        return found
+
     def parameters(self, theta: np.ndarray) -> list[Parameters]:
         """Parameters of every set."""
         return self._made(self._reals(theta))
 
     def errors(self, theta: np.ndarray) -> np.ndarray:
         """log(predicted / measured) of every value."""
-        return self._logs(self._reals(theta))[self.metric, self.run] - self.measured
+        paces = np.append(theta, 0.0)[self._pace_of][self.run] * TIMES[self.metric]
+        return self._logs(self._reals(theta))[self.metric, self.run] + paces - self.measured
 
     def jacobian(self, theta: np.ndarray) -> np.ndarray:
         """Derivatives of `errors` by the columns."""
@@ -93,6 +122,8 @@ class JointProblem:
             for s in self._part.sets:
                 slopes = self._slopes(reals, [s], self._part_logs)
                 found[rows] += slopes[self.metric[rows], place] @ self._design[s]
+        rows = np.flatnonzero(self._pace_of[self.run] >= 0)
+        found[rows, self._pace_of[self.run[rows]]] = TIMES[self.metric[rows]]
         return found
 
     def _slopes(self, reals: np.ndarray, sets: Sequence[int], logs) -> np.ndarray:

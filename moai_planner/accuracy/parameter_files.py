@@ -16,7 +16,7 @@ import yaml
 from moai_planner.accuracy.families import BASE_FIELDS
 from moai_planner.accuracy.fit import Solution
 from moai_planner.accuracy.intervals import WIDEST, interval, measured, widened, widening
-from moai_planner.accuracy.joint import FITTED_METRICS, JointProblem
+from moai_planner.accuracy.joint import FITTED_METRICS, PERIOD, JointProblem
 from moai_planner.accuracy.kinds import kind_of, plain_of
 from moai_planner.accuracy.leave_out import CELL, DEVICE, FAMILY, MODEL, LeftOut
 from moai_planner.accuracy.prepare import ModelOf
@@ -90,6 +90,8 @@ def _shared(found: _Found) -> str:
     problem, theta = found.problem, found.solution.theta
     corrections: dict[str, dict[str, dict[str, float]]] = {level: {} for level in LEVELS}
     for ((level, name), field), real in zip(problem.columns, theta, strict=True):
+        if level == PERIOD:
+            continue
         fields = corrections[level].setdefault(name, {})
         if real:
             fields[field] = float(real)
@@ -108,6 +110,10 @@ def _shared(found: _Found) -> str:
         "corrections": {level: dict(sorted(named.items())) for level, named in corrections.items()},
         "intervals": {
             name: {kind: _ends(pair) for kind, pair in pairs.items()} for name, pairs in intervals.items()
+        },
+        "paces": {
+            name: {period: _round(pace) for period, pace in own.items()}
+            for name, own in problem.paces(theta).items()
         },
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)

@@ -10,6 +10,8 @@ corrections:                     # level → which one of it → field → shift
   engine: {vllm: {step_s: 0.4}}
 intervals:                       # engine-platform (`any` = one without rows) → kind → 80 % for a new device
   vllm-cuda: {step: {low_frac: 0.7, high_frac: 1.4}, tpot_s: {low_frac: 0.8, high_frac: 1.3}}
+paces:                           # engine and architecture → period → times then over times today
+  sglang CDNA4: {2025-12: 1.39}
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from moai_planner.catalog.parameter_file import Ends, SourceEntry
 from moai_planner.catalog.validation import Strict, validate
@@ -39,6 +41,7 @@ class CorrectionsFile(Strict):
     rows: int = Field(default=0, ge=0)
     corrections: dict[str, dict[str, dict[str, float]]]
     intervals: dict[str, dict[str, Ends]] = Field(default_factory=dict)
+    paces: dict[str, dict[str, PositiveFloat]] = Field(default_factory=dict)
 
 
 def read_corrections(path: Path) -> Shared:
@@ -68,6 +71,7 @@ def read_corrections(path: Path) -> Shared:
             family: {kind: (ends.low_frac, ends.high_frac) for kind, ends in pairs.items()}
             for family, pairs in document.intervals.items()
         },
+        paces=document.paces,
         rows=document.rows,
         date=document.date,
         source=Source(**document.source.model_dump()),

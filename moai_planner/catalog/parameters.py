@@ -30,6 +30,7 @@ from moai_planner.domain.corrections import (
     corrected,
     family_name,
     is_native,
+    pace_name,
     parts_of,
 )
 from moai_planner.domain.parameters import BOUNDS, Parameters, widened
@@ -62,7 +63,10 @@ def parameters_for(
 ) -> Parameters:
     """The nearest parameters there are; never fails, and says in `note` and `basis` what it found."""
     root = Path(folder) if folder else data_root() / FOLDER
-    return _parameters_for(_wanted(accelerator, engine, precision), root)
+    found = _parameters_for(_wanted(accelerator, engine, precision), root)
+    shared = _shared(root / "calibrated" / SHARED_FILE)
+    paces = shared.paces.get(pace_name(engine, accelerator.architecture)) if shared else None
+    return replace(found, paces=paces) if paces else found
 
 
 def assumed_for(accelerator: Accelerator, engine: str, precision: Precision) -> Parameters:

@@ -32,6 +32,11 @@ def family_name(engine: str, platform: str) -> str:
     return f"{engine}-{platform}"
 
 
+def pace_name(engine: str, architecture: str) -> str:
+    """Whose software gets faster from month to month: an engine on an architecture."""
+    return f"{engine} {architecture}"
+
+
 def is_native(accelerator: Accelerator, number_format: str) -> bool:
     """The device multiplies the format's narrowest weights as they are; else its kernels widen them first."""
     return multiplied_as(PRECISIONS[number_format].expert_weights) in accelerator.peak_flop_per_s
@@ -78,6 +83,8 @@ class Shared:
     corrections: Mapping[Part, Mapping[str, float]]
     intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     "Family (`vllm-cuda`; `any` = one without rows) → metric kind → factors for a device without rows."
+    paces: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    "Engine and architecture (`pace_name`) → period → factor on the times of runs made then; today's is 1."
     rows: int = 0
     date: str = ""
     source: Source = ASSUMED

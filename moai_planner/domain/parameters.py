@@ -100,6 +100,8 @@ class Parameters:
     "Models that the set was fitted to; empty = the intervals hold for any."
     new_model_power: Mapping[str, float] = field(default_factory=dict)
     "Kind → power on the ends of an interval for a model that was not fitted."
+    paces: Mapping[str, float] = field(default_factory=dict)
+    "Period → factor on the times of runs made then (`accuracy/pace.py`); today's is 1 and not listed."
     sources: Mapping[str, Source] = field(default_factory=lambda: {"*": ASSUMED})
     "Field → where its number is from; `*` for all others."
     note: str = ""
