@@ -14,6 +14,9 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from moai_planner.accuracy.prepare import Prepared
 from moai_planner.accuracy.run import Run
 
 MIXED = "mixed"
@@ -75,3 +78,10 @@ def nearest(paces: Mapping[str, float], period: str) -> float:
         return 1.0
     before = [month for month in months if month < period]
     return paces[before[-1] if before else months[0]]
+
+
+def paces_of(prepared: Prepared) -> np.ndarray:
+    """[run] how much slower its engine was when it was made."""
+    owners = [prepared.configurations[i] for i in prepared.records["decode"]]
+    runs = zip(prepared.runs, owners, strict=True)
+    return np.array([nearest(c.parameters.paces, period_of(run)) for run, c in runs])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from moai_planner.accuracy.draft import kept_tokens
-from moai_planner.accuracy.pace import is_rate, nearest, period_of
+from moai_planner.accuracy.pace import is_rate, paces_of
 from moai_planner.accuracy.prepare import Prepared
 from moai_planner.accuracy.simulated import simulate_runs
 from moai_planner.accuracy.steady import pack, solve_steady
@@ -38,14 +38,8 @@ class Predictor:
         for i, found in simulate_runs(self.prepared, times).items():
             for name, value in found.items():
                 values.setdefault(name, np.full(len(out), np.nan))[i] = value
-        paces = self._paces()
+        paces = paces_of(self.prepared)
         return {name: value / paces if is_rate(name) else value * paces for name, value in values.items()}
-
-    def _paces(self) -> np.ndarray:
-        """[run] how much slower its engine was when it was made."""
-        owners = [self.prepared.configurations[i] for i in self.prepared.records["decode"]]
-        runs = zip(self.prepared.runs, owners, strict=True)
-        return np.array([nearest(c.parameters.paces, period_of(run)) for run, c in runs])
 
     def _outcomes(self, parameters: list[Parameters] | None) -> tuple[np.ndarray, list[StepTimes]]:
         configurations = self.prepared.configurations

@@ -53,6 +53,7 @@ def validate(
     unsupported = (*unreadable, *prepared.unsupported, *unpredicted(prepared, pairs))
     beyond = beyond_peaks(prepared)
     _notes(Measurements(prepared.runs, (), measurements.ignored), pairs)
+    _note_paces(prepared)
     _note_beyond(beyond)
     if json:
         print_json(as_json(pairs, unsupported, beyond))
@@ -130,6 +131,21 @@ def _notes(measurements, pairs) -> None:
     if left:
         shown = ", ".join(f"{name} ({count})" for name, count in sorted(left.items()))
         note(f"measured, but not predicted (rows): {shown}")
+
+
+def _note_paces(prepared) -> None:
+    """Which runs were predicted as of their date."""
+    from moai_planner.accuracy.pace import paces_of
+    from moai_planner.cli.output import note
+
+    paces = paces_of(prepared) if len(prepared.runs) else ()
+    paced = [pace for pace in paces if pace != 1.0]
+    if paced:
+        rows = "row" if len(paced) == 1 else "rows"
+        note(
+            f"predicted as of their date: {len(paced)} {rows}, with times of {min(paced):.2f} to "
+            f"{max(paced):.2f} of what the engines take today"
+        )
 
 
 def _note_beyond(beyond) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -114,3 +117,16 @@ def test_predictions_are_of_their_time():
     assert values["tpot_ms_mean"][0] == pytest.approx(1.25 * values["tpot_ms_mean"][1])
     assert values["total_tps"][1] == pytest.approx(1.25 * values["total_tps"][0])
     assert np.isfinite(values["tpot_ms_mean"]).all()
+
+
+def test_validate_says_which_rows_were_predicted_as_of_their_date(tmp_path):
+    """An engine whose shipped parameters have a pace; the same run of today has none."""
+    head = "id,date,model,precision,engine,topology,accelerator,n_accelerators,tp,isl,osl,concurrency,tpot_ms_mean"
+    row = ",deepseek-ai/DeepSeek-R1,fp8,sglang,colocated,mi355x,8,8,1024,1024,8,12"
+    file = tmp_path / "runs.csv"
+    file.write_text(f"{head}\nold,2025-12-12{row}\nnew,2026-11-01{row}\n")
+    command = [sys.executable, "-m", "moai_planner.cli.main", "validate", str(file), "--json"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    old, new = (row["predicted"] for row in json.loads(answer.stdout)["rows"])
+    assert "predicted as of their date: 1 row" in answer.stderr
+    assert f"{old / new:.2f}" in answer.stderr
