@@ -121,7 +121,8 @@ def test_predictions_are_of_their_time():
 
 def test_validate_says_which_rows_were_predicted_as_of_their_date(tmp_path):
     """An engine whose shipped parameters have a pace; the same run of today has none."""
-    head = "id,date,model,precision,engine,topology,accelerator,n_accelerators,tp,isl,osl,concurrency,tpot_ms_mean"
+    head = "id,date,model,precision,engine,topology,accelerator,n_accelerators,tp,isl,osl,concurrency,"
+    head += "tpot_ms_mean"
     row = ",deepseek-ai/DeepSeek-R1,fp8,sglang,colocated,mi355x,8,8,1024,1024,8,12"
     file = tmp_path / "runs.csv"
     file.write_text(f"{head}\nold,2025-12-12{row}\nnew,2026-11-01{row}\n")
