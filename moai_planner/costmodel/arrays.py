@@ -63,6 +63,8 @@ class Work:
     window_bytes_per_token: Column
     "The same of layers that see at most `window_tokens`."
     window_tokens: Column
+    per_token_attention: Column
+    "1 where attention pays for each context token beside its roofline; 0 where all of it is MLA."
     state_bytes: Column
     "Recurrent state read and written per sequence and step."
     kv_flop_per_token: Column
@@ -127,6 +129,7 @@ def work_of(c: Configuration) -> Work:
         router_bytes=router * bf16,
         head_parameters=head,
         head_bytes=head * bytes_per_element(precision.embedding_weights),
+        per_token_attention=float(any(part.kind != "mla" for part in model.attention)),
         element_bytes_per_token=fullest * flop.element_bytes_per_token(model, tp),
         bf16_flop_per_s=accelerator.flop_per_s("bf16"),
         kv_flop_per_s=accelerator.flop_per_s(

@@ -87,7 +87,8 @@ def elements_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
 
 def kv_s_per_token(w: Work, p: Parameters) -> Numbers:
     """Decode attention per context token, layers that see all of it."""
-    return _decode_attention_s(w, p, w.kv_bytes_per_token, w.kv_flop_per_token) + p.context_token_s
+    roofline = _decode_attention_s(w, p, w.kv_bytes_per_token, w.kv_flop_per_token)
+    return roofline + w.per_token_attention * p.context_token_s
 
 
 def window_s_per_token(w: Work, p: Parameters) -> Numbers:

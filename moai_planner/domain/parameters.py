@@ -58,7 +58,7 @@ class Parameters:
     sequence_s: float = 8.0 * MICRO
     "Engine time per sequence in a step."
     context_token_s: float = 0.5 * NANO
-    "Engine time per context token of a step: block tables and what else is prepared for attention."
+    "Per context token of a step beside the roofline, block tables and the like; not where attention is MLA."
     request_s: float = 12.0 * MILLI
     "Outside the engine, once per request."
     prompt_token_s: float = 2.0 * MICRO

@@ -18,6 +18,7 @@ from tests.costmodel.cases import (
     DENSE,
     EXPERTS,
     LATENT,
+    WINDOWED,
     configuration,
     with_accelerator,
     with_parameters,
@@ -51,6 +52,14 @@ def test_a_better_device_is_never_slower(which, field):
     assert np.all(after.decode_s <= before.decode_s)
     assert np.all(after.mixed_s <= before.mixed_s)
     assert after.kv_s <= before.kv_s and after.pair_s <= before.pair_s
+
+
+@pytest.mark.parametrize(("which", "pays"), [(DENSE, True), (WINDOWED, True), (LATENT, False)])
+def test_context_costs_beside_the_roofline_where_attention_is_not_latent(which, pays):
+    """Law: a cost per context token adds itself, and nothing to a model that is all MLA."""
+    free = step_times(with_parameters(configuration(which), context_token_s=1e-12))
+    dear = step_times(with_parameters(configuration(which), context_token_s=5e-8))
+    assert dear.kv_s - free.kv_s == pytest.approx(5e-8 if pays else 0.0, rel=1e-3)
 
 
 @pytest.mark.parametrize("which", ALL)
