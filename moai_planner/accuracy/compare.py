@@ -63,8 +63,7 @@ def pairs_of(prepared: Prepared) -> tuple[Pair, ...]:
     values = predict(prepared)
     first_share = values["ttft_ms_mean"] * MILLI / values["e2el_s_mean"] if values else np.zeros(0)
     found: list[Pair] = []
-    for i, run in enumerate(prepared.runs):
-        configuration = prepared.configurations[prepared.records["decode"][i]]
+    for i, (run, configuration) in enumerate(zip(prepared.runs, prepared.decoders, strict=True)):
         parameters = configuration.parameters
         timed = isinstance(configuration.measured, OperatorTable)
         basis = "measured operators" if timed else parameters.basis.value

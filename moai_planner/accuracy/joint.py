@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moai_planner.accuracy.families import BASE_FIELDS, LENGTH_FIELDS, SEVERAL_LENGTHS, spread_of
-from moai_planner.accuracy.pace import SPREAD, is_rate, period_of, periods_of
+from moai_planner.accuracy.pace import SPREAD, period_of, periods_of, power_of
 from moai_planner.accuracy.predict import Predictor, metrics_of
 from moai_planner.accuracy.prepare import ParametersOf, Prepared, subset
 from moai_planner.accuracy.run import Run
@@ -38,7 +38,7 @@ FITTED_METRICS = {
     "e2el_s_median": 0.5,
 }
 """Metric → weight of its residual."""
-TIMES = np.array([-1.0 if is_rate(name) else 1.0 for name in FITTED_METRICS])
+TIMES = np.array([power_of(name) for name in FITTED_METRICS])
 """Power of a pace in each of them."""
 PERIOD, PACE = "period", "pace"
 NUDGE = MILLI
@@ -68,8 +68,7 @@ class JointProblem:
         seen = [name in LENGTH_FIELDS for _, name in self.columns]
         self.first = np.where(seen, self.spread, 0.0)
         self._add_paces()
-        models = [prepared.configurations[i].model for i in prepared.records["decode"]]
-        represented = [model.architecture not in APPROXIMATED_ARCHITECTURES for model in models]
+        represented = [c.model.architecture not in APPROXIMATED_ARCHITECTURES for c in prepared.decoders]
         self.run, self.metric, self.measured, self.weight = _targets(self.runs, represented)
         self._predictor = Predictor(prepared)
         self._mixed = np.flatnonzero(self._set_of[prepared.records["prefill"]] != self._decoder)
@@ -77,8 +76,7 @@ class JointProblem:
 
     def _add_paces(self) -> None:
         """Columns of their own: a factor on the times of the runs of a period."""
-        owners = [self.prepared.configurations[i] for i in self.prepared.records["decode"]]
-        keys = [pace_name(c.engine.name, c.accelerator.architecture) for c in owners]
+        keys = [pace_name(c.engine.name, c.accelerator.architecture) for c in self.prepared.decoders]
         first = len(self.columns)
         paces = [(key, period) for key, own in periods_of(self.runs, keys).items() for period in own]
         place = {label: first + i for i, label in enumerate(paces)}

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from moai_planner.accuracy.kinds import RATE, kind_of
 from moai_planner.accuracy.prepare import Prepared
 from moai_planner.accuracy.run import Run
 
@@ -31,9 +32,13 @@ SPREAD = 0.25
 """Standard deviation of the prior on the logarithm of a pace."""
 
 
-def is_rate(metric: str) -> bool:
-    """Throughput, which a slower pace divides; times it multiplies."""
-    return "_tps" in metric
+def power_of(metric: str) -> float:
+    """A pace multiplies times and divides throughput.
+
+    >>> power_of("tpot_ms_mean"), power_of("total_tps_per_accel")
+    (1.0, -1.0)
+    """
+    return -1.0 if kind_of(metric) == RATE else 1.0
 
 
 def period_of(run: Run) -> str:
@@ -65,7 +70,7 @@ def _before(periods: set[str]) -> list[str]:
 
 
 def _number(month: str) -> int:
-    year, number = month.split("-")[:2]
+    year, number = month.split("-")
     return 12 * int(year) + int(number)
 
 
@@ -82,6 +87,5 @@ def nearest(paces: Mapping[str, float], period: str) -> float:
 
 def paces_of(prepared: Prepared) -> np.ndarray:
     """[run] how much slower its engine was when it was made."""
-    owners = [prepared.configurations[i] for i in prepared.records["decode"]]
-    runs = zip(prepared.runs, owners, strict=True)
+    runs = zip(prepared.runs, prepared.decoders, strict=True)
     return np.array([nearest(c.parameters.paces, period_of(run)) for run, c in runs])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from moai_planner.accuracy.draft import kept_tokens
-from moai_planner.accuracy.pace import is_rate, paces_of
+from moai_planner.accuracy.pace import paces_of, power_of
 from moai_planner.accuracy.prepare import Prepared
 from moai_planner.accuracy.simulated import simulate_runs
 from moai_planner.accuracy.steady import pack, solve_steady
@@ -39,7 +39,7 @@ class Predictor:
             for name, value in found.items():
                 values.setdefault(name, np.full(len(out), np.nan))[i] = value
         paces = paces_of(self.prepared)
-        return {name: value / paces if is_rate(name) else value * paces for name, value in values.items()}
+        return {name: value * paces ** power_of(name) for name, value in values.items()}
 
     def _outcomes(self, parameters: list[Parameters] | None) -> tuple[np.ndarray, list[StepTimes]]:
         configurations = self.prepared.configurations

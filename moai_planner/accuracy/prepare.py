@@ -77,6 +77,11 @@ class Prepared:
     "(accelerator id, engine, number format) of each configuration."
     records: np.ndarray
 
+    @property
+    def decoders(self) -> list[Configuration]:
+        """[run] the configuration that decodes."""
+        return [self.configurations[i] for i in self.records["decode"]]
+
 
 def nothing_measured(*_: object) -> tuple[MeasuredPoint, ...]:
     """Every step time comes from the model: what a fit needs."""

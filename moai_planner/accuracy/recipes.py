@@ -64,12 +64,7 @@ MOREH_ARTICLE, MOREH_ARTICLE_R1 = "Moreh MIF docs", Recipe("fp8", 16384, 64000, 
 
 
 def recipe_of(
-    about: str,
-    engine: str,
-    model: str,
-    device: str,
-    concurrency: float,
-    isl_tokens: float,
+    about: str, engine: str, model: str, device: str, concurrency: float, isl_tokens: float
 ) -> Recipe:
     """Settings of a run; `about` is its source and notes."""
     name = model.rsplit("/", 1)[-1]

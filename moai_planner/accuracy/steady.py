@@ -183,9 +183,9 @@ def _colocated(table, run):
     for _ in range(ITERATIONS):
         others = max(0.0, 1.0 - 1.0 / max(population, 1.0))
         crowd, most = _crowd(run, decode + steady)
-        seen = min(1.0 + batch * crowd * others, max(1.0, min(population * crowd, room)))
-        elsewhere = batch * crowd * (run.decode_ranks - 1.0)
-        step, mixed = _mean_step_s(table, run, seen, seen * others, elsewhere, prompt, steps, context)
+        step, mixed, seen = _met_step_s(
+            table, run, crowd, batch, population, room, others, prompt, steps, context
+        )
         decode = steps * step
         ttft = outside + _wait_s(run, step) + _prompt_steps(run, prompt, seen, verify) * mixed
         ttft += _held_steps(run, seen * others / steps * run.decode_ranks, seen * others) * step
@@ -195,9 +195,7 @@ def _colocated(table, run):
         population += 0.5 * (_in_flight(run, decode + steady) / ranks - population)
     tpot = median = step / run.accepted_tokens
     if run.arrivals == OPEN:
-        full = min(1.0 + batch * most * others, max(1.0, min(population * most, room)))
-        elsewhere = batch * most * (run.decode_ranks - 1.0)
-        median = _mean_step_s(table, run, full, full * others, elsewhere, prompt, steps, context)[0]
+        median = _met_step_s(table, run, most, batch, population, room, others, prompt, steps, context)[0]
         median /= run.accepted_tokens
     served = batch / decode
     if prompt > run.budget_tokens:  # prompts of several whole steps come one after the other
@@ -227,11 +225,16 @@ def _in_flight(run, residence_s):
     if run.arrivals != OPEN:
         return run.concurrency
     cap = run.concurrency if run.concurrency > 0 else math.inf
+    return max(1e-6, min(cap, run.requests * residence_s / _lasts_s(run, residence_s)))
+
+
+@njit(cache=True)
+def _lasts_s(run, residence_s):
+    """How long a run at a rate lasts, ramps included (`_in_flight`)."""
+    cap = run.concurrency if run.concurrency > 0 else math.inf
     if run.rate_req_per_s * residence_s >= cap:
-        lasts = run.requests / cap * residence_s + cap / run.rate_req_per_s
-    else:
-        lasts = run.requests / run.rate_req_per_s + residence_s
-    return max(1e-6, min(cap, run.requests * residence_s / lasts))
+        return run.requests / cap * residence_s + cap / run.rate_req_per_s
+    return run.requests / run.rate_req_per_s + residence_s
 
 
 @njit(cache=True)
@@ -245,14 +248,21 @@ def _crowd(run, residence_s):
     """
     if run.arrivals != OPEN or run.rate_req_per_s <= 0:
         return 1.0, 1.0
-    ramp, average = residence_s, _in_flight(run, residence_s)
+    ramp = residence_s
     if run.concurrency > 0:
         ramp = min(ramp, run.concurrency / run.rate_req_per_s)
-    lasts = max(run.requests * residence_s / average, 2.0 * ramp)
-    if lasts <= ramp:
-        return 1.0, 1.0
+    lasts = max(_lasts_s(run, residence_s), 2.0 * ramp)
     most = lasts / (lasts - ramp)
     return most * (lasts - 4.0 / 3.0 * ramp) / (lasts - ramp), most
+
+
+@njit(cache=True)
+def _met_step_s(table, run, crowd, batch, population, room, others, prompt, steps, context):
+    """`_mean_step_s` for a request that meets `crowd` times the mean, and the sequences of its rank."""
+    seen = min(1.0 + batch * crowd * others, max(1.0, min(population * crowd, room)))
+    elsewhere = batch * crowd * (run.decode_ranks - 1.0)
+    step, mixed = _mean_step_s(table, run, seen, seen * others, elsewhere, prompt, steps, context)
+    return step, mixed, seen
 
 
 @njit(cache=True)

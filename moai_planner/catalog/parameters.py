@@ -63,10 +63,7 @@ def parameters_for(
 ) -> Parameters:
     """The nearest parameters there are; never fails, and says in `note` and `basis` what it found."""
     root = Path(folder) if folder else data_root() / FOLDER
-    found = _parameters_for(_wanted(accelerator, engine, precision), root)
-    shared = _shared(root / "calibrated" / SHARED_FILE)
-    paces = shared.paces.get(pace_name(engine, accelerator.architecture)) if shared else None
-    return replace(found, paces=paces) if paces else found
+    return _parameters_for(_wanted(accelerator, engine, precision), root)
 
 
 def assumed_for(accelerator: Accelerator, engine: str, precision: Precision) -> Parameters:
@@ -94,6 +91,12 @@ def clear_cache() -> None:
 
 @lru_cache(maxsize=512)
 def _parameters_for(wanted: Wanted, root: Path) -> Parameters:
+    shared = _shared(root / "calibrated" / SHARED_FILE)
+    paces = shared.paces.get(pace_name(wanted.engine, wanted.architecture), {}) if shared else {}
+    return replace(_nearest(wanted, root, shared), paces=paces)
+
+
+def _nearest(wanted: Wanted, root: Path, shared: Shared | None) -> Parameters:
     base = _assumed(wanted, _sets(root / "assumed"))
     near = [(_distance(wanted, found), found.file, found) for found in _sets(root / "calibrated")]
     near = [candidate for candidate in near if candidate[0] is not None]
@@ -101,7 +104,6 @@ def _parameters_for(wanted: Wanted, root: Path) -> Parameters:
         distance, _, found = min(near, key=lambda candidate: candidate[:2])
         if distance == 0:
             return replace(_overlay(base, found), basis=found.basis, note=found.describe())
-    shared = _shared(root / "calibrated" / SHARED_FILE)
     if shared is not None and (PLATFORM, wanted.platform) in shared.corrections:
         return _composed(base, wanted, shared)
     return _carried_over(base, wanted, found, distance, _sets(root / "assumed")) if near else base

@@ -138,12 +138,10 @@ def _note_paces(prepared) -> None:
     from moai_planner.accuracy.pace import paces_of
     from moai_planner.cli.output import note
 
-    paces = paces_of(prepared) if len(prepared.runs) else ()
-    paced = [pace for pace in paces if pace != 1.0]
+    paced = [pace for pace in paces_of(prepared) if pace != 1.0]
     if paced:
-        rows = "row" if len(paced) == 1 else "rows"
         note(
-            f"predicted as of their date: {len(paced)} {rows}, with times of {min(paced):.2f} to "
+            f"predicted as of their date: {_rows(len(paced))}, with times of {min(paced):.2f} to "
             f"{max(paced):.2f} of what the engines take today"
         )
 
@@ -161,8 +159,11 @@ def _note_beyond(beyond) -> None:
     ]
     if len(beyond) > MOST_BEYOND:
         shown.append("… (all with --json)")
-    rows = "row" if len(beyond) == 1 else "rows"
-    note(f"faster than the device's peaks allow as described: {len(beyond)} {rows}: {', '.join(shown)}")
+    note(f"faster than the device's peaks allow as described: {_rows(len(beyond))}: {', '.join(shown)}")
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" if count == 1 else f"{count} rows"
 
 
 def _judge(pairs, limit: float) -> None:
@@ -192,8 +193,7 @@ def _show(pairs, unsupported, total: int, every: bool) -> None:
     print_table("Error by group", columns, [_cells(g) for g in group(pairs, group_labels)])
     summary = [_cells(g) for g in group(pairs, lambda p: (p.run.split, p.metric))]
     print_table("All together", ("split", "metric", "n", "MAPE", "median", "bias", "coverage"), summary)
-    what = "row" if total == 1 else "rows"
-    counted = f"{total} {what}: {total - len(unsupported)} predicted, {len(unsupported)} not."
+    counted = f"{_rows(total)}: {total - len(unsupported)} predicted, {len(unsupported)} not."
     if not unsupported:
         print_text(counted)
         return

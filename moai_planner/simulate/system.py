@@ -102,16 +102,16 @@ def build_machine(system: System) -> Machine:
             for group in groups:
                 models.append(group.instance)
                 for _ in range(group.count):
-                    copies.append([])
-                    _add_instance(
-                        group.instance,
-                        len(models) - 1,
-                        instances,
-                        slowdown,
-                        copies[-1],
-                        rank_rows,
-                        unit_rows,
-                        unit_floats,
+                    copies.append(
+                        _add_instance(
+                            group.instance,
+                            len(models) - 1,
+                            instances,
+                            slowdown,
+                            rank_rows,
+                            unit_rows,
+                            unit_floats,
+                        )
                     )
                     instances += 1
             if groups:
@@ -145,8 +145,12 @@ def _in_turns(copies: list[list[int]]) -> list[int]:
     return [rank for turn in zip_longest(*copies) for rank in turn if rank is not None]
 
 
-def _add_instance(instance, model, number, slowdown, ranks, rank_rows, unit_rows, unit_floats) -> None:
-    """Ranks and units of one copy: a unit per rank, or per pipeline batch when ranks step together."""
+def _add_instance(instance, model, number, slowdown, rank_rows, unit_rows, unit_floats) -> list[int]:
+    """Add ranks and units of one copy: a unit per rank, or per pipeline batch when ranks step together.
+
+    Returns the numbers of its ranks.
+    """
+    before = len(rank_rows)
     stages = max(instance.step_times.stages, 1)
     for _ in range(stages):
         sizes = [instance.dp] if instance.lockstep else [1] * instance.dp
@@ -155,12 +159,12 @@ def _add_instance(instance, model, number, slowdown, ranks, rank_rows, unit_rows
             unit = [first, first + size, model, number, 0, 0, 0]
             times = instance.step_times
             for _ in range(size):
-                ranks.append(len(rank_rows))
                 rank_rows.append(_rank_row(instance, stages, len(unit_rows)))
             unit_rows.append(unit)
             unit_floats.append(
                 [np.inf, 0.0, times.pair_s, times.kv_s, slowdown, 1.0, 0.0, 0.0, times.mixed_row_s]
             )
+    return list(range(before, len(rank_rows)))
 
 
 def _rank_row(instance: InstanceModel, stages: int, unit: int) -> list[int]:
