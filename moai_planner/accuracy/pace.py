@@ -22,7 +22,7 @@ from moai_planner.accuracy.run import Run
 
 MIXED = "mixed"
 """Runs that are medians over all months."""
-MONTH = re.compile(r"\d{4}-\d{2}")
+MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 FEW_RUNS = 6
 """Runs of one model in a month from which the month counts."""
 FEW_MONTHS = 3

@@ -225,16 +225,11 @@ def _in_flight(run, residence_s):
     if run.arrivals != OPEN:
         return run.concurrency
     cap = run.concurrency if run.concurrency > 0 else math.inf
-    return max(1e-6, min(cap, run.requests * residence_s / _lasts_s(run, residence_s)))
-
-
-@njit(cache=True)
-def _lasts_s(run, residence_s):
-    """How long a run at a rate lasts, ramps included (`_in_flight`)."""
-    cap = run.concurrency if run.concurrency > 0 else math.inf
     if run.rate_req_per_s * residence_s >= cap:
-        return run.requests / cap * residence_s + cap / run.rate_req_per_s
-    return run.requests / run.rate_req_per_s + residence_s
+        lasts = run.requests / cap * residence_s + cap / run.rate_req_per_s
+    else:
+        lasts = run.requests / run.rate_req_per_s + residence_s
+    return max(1e-6, min(cap, run.requests * residence_s / lasts))
 
 
 @njit(cache=True)
@@ -248,10 +243,12 @@ def _crowd(run, residence_s):
     """
     if run.arrivals != OPEN or run.rate_req_per_s <= 0:
         return 1.0, 1.0
-    ramp = residence_s
+    ramp, average = residence_s, _in_flight(run, residence_s)
     if run.concurrency > 0:
         ramp = min(ramp, run.concurrency / run.rate_req_per_s)
-    lasts = max(_lasts_s(run, residence_s), 2.0 * ramp)
+    lasts = max(run.requests * residence_s / average, 2.0 * ramp)
+    if lasts <= ramp:
+        return 1.0, 1.0
     most = lasts / (lasts - ramp)
     return most * (lasts - 4.0 / 3.0 * ramp) / (lasts - ramp), most
 

@@ -85,6 +85,7 @@ def test_few_months_have_no_pace():
         ("2025-12-03", "", "2025-12"),
         ("2026-07-20", "engine versions mixed", MIXED),
         ("spring", "", ""),
+        ("2025-13", "", ""),
         ("", "", ""),
     ],
 )
