@@ -79,7 +79,13 @@ LOOSE_FIELDS = (
 )
 """Fields whose assumed values say little."""
 LOOSE_FACTOR = 3.0
-TIGHT_FIELDS = ("kv_bandwidth_frac", "matmul_frac", "expert_matmul_frac", "host_kernel_s")
+TIGHT_FIELDS = (
+    "kv_bandwidth_frac",
+    "matmul_frac",
+    "expert_matmul_frac",
+    "host_kernel_s",
+    "collective_bandwidth_frac",
+)
 """Fields that the calibration rows, nearly all of one length, cannot tell from a cost per sequence or per
 request: nearer to the operator tables they start from."""
 TIGHT_FACTOR = 0.35

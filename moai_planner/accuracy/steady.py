@@ -31,6 +31,7 @@ from moai_planner.accuracy.steady_steps import (
     prefills_s,
     spared_s,
 )
+from moai_planner.accuracy.steady_waves import waves
 from moai_planner.domain.step import StepTimes
 
 CLOSED, OPEN, STATIC, OFFLINE = 0, 1, 2, 3
@@ -178,6 +179,13 @@ def _colocated(table, run):
     room = max(1.0, min(room, run.budget_tokens / (verify + prompt / steps)))
     outside = table[3][3] + table[3][4] * run.isl_tokens
     population = _in_flight(run, outside) / ranks
+    if run.separate and run.arrivals == CLOSED and run.length_cv <= 0:
+        ttft, step, batch, per_s, late = waves(
+            table, run, outside, prompt, steps, population, room, RARE
+        )
+        tpot = step / run.accepted_tokens
+        e2el = ttft + steps * step
+        return ttft, ttft, tpot, e2el, batch * ranks * per_s, batch, late, ttft, tpot
     batch = max(1e-6, min(population, room))
     step, mixed, ttft, decode, steady, seen, others, most = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0
     for _ in range(ITERATIONS):

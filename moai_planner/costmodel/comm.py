@@ -10,6 +10,9 @@ All-reduce of b bytes over n ranks (two-shot, Thakur et al. 2005), each rank rea
 Inside the fast network h does not grow with n: small all-reduces of an 8 × H100 server take as long over two
 ranks as over eight (Vidur's network profiles). Between nodes it is paid per doubling of the nodes.
 
+Norms over all heads at once (MiniMax-M2) add a sum of a few bytes a token, which costs its latency alone
+(vLLM pull request 31493).
+
 On a mesh a group of n of D devices has only (n−1)/(D−1) of a device's ports towards its members.
 
 >>> all_reduce_bytes_factor(8)
@@ -85,12 +88,13 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
     exchanging = layout.dp > 1 and model.moe
     expert_layers = fullest * sum(part.layers for part in model.feed_forward if part.experts)
     reduces = 2 * fullest * model.layers + 1 - (expert_layers if exchanging else 0)
+    sums = reduces + fullest * sum(part.layers for part in model.attention if part.joint_norm)
     hops, network_hops, s_per_byte, network_s_per_byte = _all_reduce(c, layout.tp)
     exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0)
     sends, crossing, send_s, send_network_s = _sends(c, token_bytes)
     return Traffic(
-        reduce_hops=reduces * hops,
-        reduce_network_hops=reduces * network_hops,
+        reduce_hops=sums * hops,
+        reduce_network_hops=sums * network_hops,
         reduce_s_per_token=reduces * token_bytes * s_per_byte,
         reduce_network_s_per_token=reduces * token_bytes * network_s_per_byte,
         gather_s_per_row=model.vocabulary_size * width * s_per_byte / 2,

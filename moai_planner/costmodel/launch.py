@@ -1,7 +1,9 @@
 """How many kernels a pass launches: each costs a little beyond its roofline time.
 
 Counted from the operator list of a compiled vLLM model (norms fused with residual adds, rotary with
-cache write); the fitted `kernel_s` absorbs what the count misses.
+cache write), latent attention and experts from a published profile of DeepSeek-R1 under SGLang
+(zdszero.github.io, `deepseek_profile`), the sparse indexer from DeepSeek-V3.2's reference code; the fitted
+`kernel_s` absorbs what the count misses.
 
 >>> kernels(llama := Model("l", "Llama", 2, 8, 16, (Attention("gqa", 2, 4, 2, 2, 2),),
 ...         (FeedForward(2, 16),), False, 64, "bf16"))
@@ -22,18 +24,20 @@ from moai_planner.domain.precision import Precision, multiplied_as
 
 GQA_KERNELS = 5
 """Norm, query-key-value product, rotary with cache write, attention, output product."""
-MLA_KERNELS = 10
-"""Norm, down, two latent norms, up, absorb, rotary with cache write, attention, expand, output."""
-INDEXER_KERNELS = 5
-"""Query, key and weight products, scores, top-k."""
+MLA_KERNELS = 13
+"""Norm, down, latent norms, up, absorb, four for rotary and cache write, attention, expand, cast, output."""
+INDEXER_KERNELS = 14
+"""Query, key and weight products, key norm, rotary, Hadamard and quantisation of both, cache write, weight scale,
+scores, top-k."""
 LINEAR_KERNELS = 8
 """Norm, in product, convolution, gates, recurrence, norm, gate, output product."""
 DENSE_KERNELS = 4
 """Norm, gate-up product, activation, down product."""
-EXPERT_KERNELS = 8
-"""Norm, router, top-k, sort, grouped gate-up, activation, grouped down, weighted sum."""
+EXPERT_KERNELS = 10
+"""Norm, router and the sum of its parts, scores, top-k, sort, grouped gate-up, activation, grouped down,
+weighted sum."""
 SHARED_EXPERT_KERNELS = 3
-QUANTISE_KERNELS = 1
+QUANTISE_KERNELS, MLA_QUANTISE_KERNELS = 1, 2
 TAIL_KERNELS = 4
 """Embedding, last norm, head, sampling."""
 
@@ -105,12 +109,9 @@ def kernels(model: Model, narrow: Narrow = WIDE) -> int:
     """Kernels of one whole pass, collectives left out.
 
     Products of `narrow` parts quantise their activations: one kernel a block is left after the norm and the
-    activation before a product are fused with it.
+    activation before a product are fused with it, two in latent attention.
     """
-    attention = sum(
-        part.layers * (_attention_kernels(part) + narrow.attention * QUANTISE_KERNELS)
-        for part in model.attention
-    )
+    attention = sum(part.layers * _attention_kernels(part, narrow) for part in model.attention)
     feed_forward = sum(part.layers * _feed_forward_kernels(part, narrow) for part in model.feed_forward)
     return attention + feed_forward + TAIL_KERNELS
 
@@ -130,10 +131,12 @@ def narrow_parts(accelerator: Accelerator, precision: Precision) -> Narrow:
     )
 
 
-def _attention_kernels(part: Attention) -> int:
+def _attention_kernels(part: Attention, narrow: Narrow) -> int:
     if part.kind == "mla":
-        return MLA_KERNELS + (INDEXER_KERNELS if part.index_heads else 0)
-    return LINEAR_KERNELS if part.kind == "linear" else GQA_KERNELS
+        indexer = INDEXER_KERNELS if part.index_heads else 0
+        return MLA_KERNELS + indexer + narrow.attention * MLA_QUANTISE_KERNELS
+    own = LINEAR_KERNELS if part.kind == "linear" else GQA_KERNELS
+    return own + narrow.attention * QUANTISE_KERNELS
 
 
 def _feed_forward_kernels(part: FeedForward, narrow: Narrow) -> int:

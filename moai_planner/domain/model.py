@@ -38,6 +38,8 @@ class Attention:
     "Linear kinds: weights of one layer's projections; 0 = derived from the heads."
     gated_output: bool = False
     "A second query-sized projection gates the output (Qwen3-Next, Qwen3.5)."
+    joint_norm: bool = False
+    "Queries and keys are normalised over all heads at once (MiniMax-M2), also those of other tensor ranks."
 
 
 @dataclass(frozen=True)
