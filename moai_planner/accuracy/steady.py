@@ -306,23 +306,19 @@ def _mean_step_s(table, run, batch, arriving, elsewhere, prompt, steps, context)
 def _apart(table, run, plain, batch, context, prompt, space):
     """Steps with prompts for each prompt of a run at a rate: 1 where prompts come one a step.
 
-    Arrivals at a rate λ know no steps: those of a long step with a prompt start together after it. Where
-    several instances take requests in turn these come evenly, λt₁ a step with a prompt. At a single one a
-    prompt follows a plain step with probability q₀ = 1 − e^−λt₀ and a step with a prompt with
-    q₁ = 1 − e^−λt₁, so a share p = q₀ / (1 − q₁ + q₀) of the steps has prompts, λt̄/p each. From the limit on
-    what is in flight on, requests come when others end: together as they started where all have one length,
-    else one by one.
+    Arrivals at a rate λ know no steps: those of a long step with a prompt start together after it. A prompt
+    follows a plain step with probability q₀ = 1 − e^−λt₀ and a step with a prompt with q₁ = 1 − e^−λt₁, so a
+    share p = q₀ / (1 − q₁ + q₀) of the steps has prompts, λt̄/p each. From the limit on what is in flight on,
+    requests come when others end: together as they started where all have one length, else one by one.
     """
     tokens = min(prompt, space)
     pairs = tokens * (run.isl_tokens * run.hit_frac + 0.5 * prompt)
     mixed = mixed_step_s(table, run, batch, context, tokens, pairs, 1.0)
     mixed = max(1.0, prompt / space) * (plain + mixed if run.separate else max(mixed, plain))
     rate = run.rate_req_per_s / run.decode_workers
-    prompts = max(1.0, rate * mixed)
-    if run.decode_workers == 1:
-        after_plain, after_mixed = 1.0 - math.exp(-rate * plain), 1.0 - math.exp(-rate * mixed)
-        share = after_plain / (1.0 - after_mixed + after_plain)
-        prompts = max(1.0, rate * (plain + share * (mixed - plain)) / share)
+    after_plain, after_mixed = 1.0 - math.exp(-rate * plain), 1.0 - math.exp(-rate * mixed)
+    share = after_plain / (1.0 - after_mixed + after_plain)
+    prompts = max(1.0, rate * (plain + share * (mixed - plain)) / share)
     at_rate = 1.0
     if run.concurrency > 0 and run.length_cv > 0:
         at_rate = min(1.0, run.concurrency / run.requests)

@@ -97,6 +97,8 @@ class Work:
     "1 = the engine schedules the next step while this one runs."
     captured_tokens: Column
     "Rows up to which a step with prompt tokens replays captured pieces."
+    prompt_step_s: Column
+    "Of a longer step, whatever its tokens."
 
 
 WORK_FIELDS = tuple(field.name for field in fields(Work))
@@ -139,6 +141,7 @@ def work_of(c: Configuration) -> Work:
         kernels=fullest * launch.kernels(model, launch.narrow_parts(accelerator, precision)),
         asynchronous=float(c.engine.async_scheduling),
         captured_tokens=launch.captured_tokens(c.engine),
+        prompt_step_s=launch.prompt_step_s(c.engine, layout, expert["expert_layers"]),
         **expert,
         **attention,
         **_traffic_fields(network),

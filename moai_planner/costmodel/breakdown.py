@@ -59,6 +59,8 @@ def breakdown(
     build.add("kernel starts", op.kernels_s(w, p), 0.0, 0.0, "latency", 0.0)
     if not replayed:
         build.add("launches by the host", w.kernels * p.host_kernel_s, 0.0, 0.0, "host", 0.0)
+        if phase == "prefill":
+            build.add("prompt beside decoding ranks", w.prompt_step_s, 0.0, 0.0, "latency", 0.0)
     engine_s = op.engine_s(w, p) + sequences * op.engine_s_per_sequence(w, p)
     build.add("engine", engine_s, 0.0, 0.0, "host", 0.0)
     return tuple(build.found)

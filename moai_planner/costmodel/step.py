@@ -49,7 +49,7 @@ def mixed_base_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     prompt token pairs with a full window in layers that have one.
     """
     attention = tokens * (w.window_tokens * op.window_pair_s(w, p) + op.state_s_per_token(w, p))
-    launched = np.where(tokens > w.captured_tokens, w.kernels * p.host_kernel_s, 0.0)
+    launched = np.where(tokens > w.captured_tokens, w.kernels * p.host_kernel_s + w.prompt_step_s, 0.0)
     return products_s(w, p, tokens, 1.0) + attention + launched + op.engine_s(w, p)
 
 
