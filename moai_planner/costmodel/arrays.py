@@ -138,7 +138,7 @@ def work_of(c: Configuration) -> Work:
             narrow_kv.attention_format(accelerator.architecture, precision.kv)
         ),
         memory_bytes_per_s=accelerator.memory_bandwidth_bytes_per_s,
-        kernels=fullest * launch.kernels(model, launch.narrow_parts(accelerator, precision)),
+        kernels=fullest * launch.kernels(model, launch.narrow_parts(accelerator, precision), c.engine),
         asynchronous=float(c.engine.async_scheduling),
         captured_tokens=launch.captured_tokens(c.engine),
         prompt_step_s=launch.prompt_step_s(c.engine, layout, expert["expert_layers"]),

@@ -26,9 +26,11 @@ GQA_KERNELS = 5
 """Norm, query-key-value product, rotary with cache write, attention, output product."""
 MLA_KERNELS = 13
 """Norm, down, latent norms, up, absorb, four for rotary and cache write, attention, expand, cast, output."""
-INDEXER_KERNELS = 14
+INDEXER_KERNELS, JOINED_INDEXER_KERNELS = 14, 9
 """Query, key and weight products, key norm, rotary, Hadamard and quantisation of both, cache write, weight scale,
-scores, top-k."""
+scores, top-k. TensorRT-LLM joins key and weight products, and rotary and quantisation."""
+JOINING_ENGINES = ("trtllm",)
+"""They also skip the indexer while sequences are no longer than its top-k (`skip_indexer_for_short_seqs`)."""
 LINEAR_KERNELS = 8
 """Norm, in product, convolution, gates, recurrence, norm, gate, output product."""
 DENSE_KERNELS = 4
@@ -55,6 +57,7 @@ class Narrow:
 
 
 WIDE = Narrow()
+VLLM = Engine("vllm")
 PIECEWISE_ENGINES = ("vllm", "moreh-vllm")
 """Engines that replay the pieces between attention also in steps with prompt tokens (vLLM's
 FULL_AND_PIECEWISE mode); others launch such steps kernel by kernel."""
@@ -114,7 +117,7 @@ PROMPT_LAYER_S = 9.5e-3
 def prompt_step_s(engine: Engine, layout: Layout, expert_layers: float) -> float:
     """Time of a step with prompt tokens that does not depend on them.
 
-    >>> prompt_step_s(Engine("moreh-vllm"), Layout(dp=8, ep=8), 58)
+    >>> round(prompt_step_s(Engine("moreh-vllm"), Layout(dp=8, ep=8), 58), 3)
     0.551
     >>> prompt_step_s(Engine("vllm"), Layout(dp=8, ep=8), 58)
     0.0
@@ -123,13 +126,13 @@ def prompt_step_s(engine: Engine, layout: Layout, expert_layers: float) -> float
     return decodes_in_chunks * PROMPT_LAYER_S * expert_layers
 
 
-def kernels(model: Model, narrow: Narrow = WIDE) -> int:
+def kernels(model: Model, narrow: Narrow = WIDE, engine: Engine = VLLM) -> int:
     """Kernels of one whole pass, collectives left out.
 
     Products of `narrow` parts quantise their activations: one kernel a block is left after the norm and the
     activation before a product are fused with it, two in latent attention.
     """
-    attention = sum(part.layers * _attention_kernels(part, narrow) for part in model.attention)
+    attention = sum(part.layers * _attention_kernels(part, narrow, engine) for part in model.attention)
     feed_forward = sum(part.layers * _feed_forward_kernels(part, narrow) for part in model.feed_forward)
     return attention + feed_forward + TAIL_KERNELS
 
@@ -149,10 +152,17 @@ def narrow_parts(accelerator: Accelerator, precision: Precision) -> Narrow:
     )
 
 
-def _attention_kernels(part: Attention, narrow: Narrow) -> int:
+def _indexer_kernels(part: Attention, engine: Engine) -> int:
+    if not part.index_heads:
+        return 0
+    if engine.name not in JOINING_ENGINES:
+        return INDEXER_KERNELS
+    return JOINED_INDEXER_KERNELS if engine.max_model_len > part.sparse_top_k_tokens else 0
+
+
+def _attention_kernels(part: Attention, narrow: Narrow, engine: Engine) -> int:
     if part.kind == "mla":
-        indexer = INDEXER_KERNELS if part.index_heads else 0
-        return MLA_KERNELS + indexer + narrow.attention * MLA_QUANTISE_KERNELS
+        return MLA_KERNELS + _indexer_kernels(part, engine) + narrow.attention * MLA_QUANTISE_KERNELS
     own = LINEAR_KERNELS if part.kind == "linear" else GQA_KERNELS
     return own + narrow.attention * QUANTISE_KERNELS
 

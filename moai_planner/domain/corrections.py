@@ -24,6 +24,7 @@ Part = tuple[str, str]
 """(level, which one of it): `("architecture", "Hopper")`."""
 EVERYWHERE, PLATFORM, ARCHITECTURE = "everywhere", "platform", "architecture"
 NUMBER_FORMAT, ENGINE, FAMILY = "number_format", "engine", "family"
+FOUR_BITS, FOUR_BIT_FORMATS = "four-bit", ("mxfp4", "nvfp4", "fp4")
 LEVELS = (EVERYWHERE, PLATFORM, ARCHITECTURE, NUMBER_FORMAT, ENGINE, FAMILY)
 
 
@@ -47,16 +48,20 @@ def parts_of(
 ) -> tuple[Part, ...]:
     """The corrections that hold for a device, an engine and a number format, widest first.
 
-    Kernels that widen weights are others than those that multiply them: formats count apart.
+    Kernels that widen weights are others than those that multiply them: formats count apart. Those that
+    multiply four bits are one kind, whatever the block that shares a scale.
 
     >>> parts_of("cuda", "Hopper", "vllm", "mxfp4", False)[3]
     ('number_format', 'widened mxfp4-cuda')
+    >>> parts_of("cuda", "Blackwell", "vllm", "mxfp4", True)[3]
+    ('number_format', 'four-bit-cuda')
     """
+    multiplied = FOUR_BITS if number_format in FOUR_BIT_FORMATS else number_format
     return (
         (EVERYWHERE, "all"),
         (PLATFORM, platform),
         (ARCHITECTURE, architecture),
-        (NUMBER_FORMAT, f"{'' if native else 'widened '}{number_format}-{platform}"),
+        (NUMBER_FORMAT, f"{multiplied if native else f'widened {number_format}'}-{platform}"),
         (ENGINE, engine),
         (FAMILY, family_name(engine, platform)),
     )
