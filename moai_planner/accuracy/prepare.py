@@ -42,6 +42,8 @@ DEVICES_PER_NODE = 8
 PROMPT_BUDGET_TOKENS = {"vllm": 8192, "moreh-vllm": 8192, "atom": 16384, "sglang": 16384, "trtllm": 8192}
 """Prompt tokens that one step may hold, by engine (their defaults on large devices)."""
 DEFAULT_BUDGET_TOKENS = 8192
+FOUR_BIT_EXPERTS, PARTS_OF_IT = "fp4", ("fp8", "mxfp4")
+"""A checkpoint with experts in 4 bits and the rest in 8: rows name it by the one or the other."""
 LARGE_MEMORY_BYTES = 70 * GIBI
 SMALL_BUDGET_TOKENS = 2048
 VLLM_SEQUENCES, SMALL_SEQUENCES = 1024, 256
@@ -263,6 +265,8 @@ def _precision(run: Run, model: Model) -> Precision:
     name = run.precision or model.native_precision
     if name not in PRECISIONS:
         raise _CannotPredict(f"precision {name[:SHOWN]} is not known (one of {', '.join(PRECISIONS)})")
+    if model.native_precision == FOUR_BIT_EXPERTS and name in PARTS_OF_IT:
+        name = FOUR_BIT_EXPERTS
     precision = PRECISIONS[name]
     return precision.with_kv(run.kv) if run.kv else precision
 

@@ -86,6 +86,7 @@ def read_model(document: dict[str, Any], model_id: str, file: str, source: Sourc
         native_precision=native_precision(config),
         attention_bias=config.flag("attention_bias", default=config.model_type in _BIASED),
         mtp_layers=config.integer("num_nextn_predict_layers", "mtp_num_hidden_layers", default=0),
+        residual_streams=config.integer("hc_mult", default=1),
         source=source,
     )
     config.problems.extend(_find_odd_shapes(result, file))

@@ -39,6 +39,9 @@ EXPERT_KERNELS = 10
 """Norm, router and the sum of its parts, scores, top-k, sort, grouped gate-up, activation, grouped down,
 weighted sum."""
 SHARED_EXPERT_KERNELS = 3
+HYPER_KERNELS = 30
+"""Of a layer with hyper-connections: norm, mixing weights, Sinkhorn, sum and spread before and after both blocks, and
+the compressor of its KV, as in DeepSeek V4's reference code."""
 QUANTISE_KERNELS, MLA_QUANTISE_KERNELS = 1, 2
 TAIL_KERNELS = 4
 """Embedding, last norm, head, sampling."""
@@ -134,7 +137,8 @@ def kernels(model: Model, narrow: Narrow = WIDE, engine: Engine = VLLM) -> int:
     """
     attention = sum(part.layers * _attention_kernels(part, narrow, engine) for part in model.attention)
     feed_forward = sum(part.layers * _feed_forward_kernels(part, narrow) for part in model.feed_forward)
-    return attention + feed_forward + TAIL_KERNELS
+    hyper = model.layers * HYPER_KERNELS if model.residual_streams > 1 else 0
+    return attention + feed_forward + hyper + TAIL_KERNELS
 
 
 def narrow_parts(accelerator: Accelerator, precision: Precision) -> Narrow:

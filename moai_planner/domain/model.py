@@ -77,6 +77,8 @@ class Model:
     attention_bias: bool = False
     mtp_layers: int = 0
     "Multi-token-prediction layers shipped with the checkpoint (loaded only for speculative decoding)."
+    residual_streams: int = 1
+    "Copies of the residual stream that hyper-connections mix before and after each block (DeepSeek V4)."
     source: Source = ASSUMED
 
     @property
