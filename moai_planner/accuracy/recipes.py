@@ -76,6 +76,8 @@ def recipe_of(
         return _vllm(name, device)
     if engine == "atom":
         return Recipe(kv="fp8")
+    if engine == "trtllm" and not name.startswith(("DeepSeek-R1", "gpt-oss")):
+        return Recipe(kv="fp8")  # the calibrated checkpoints of NVIDIA ask for it
     if not name.startswith("DeepSeek-R1"):
         return Recipe()
     if engine == "trtllm":
