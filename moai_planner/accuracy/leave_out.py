@@ -17,7 +17,7 @@ import numpy as np
 from moai_planner.accuracy.fit import Solution, errors_without_cells, fit
 from moai_planner.accuracy.joint import JointProblem
 
-REFIT_ITERATIONS = 3
+REFIT_ITERATIONS = 6
 CELL, MODEL, DEVICE, FAMILY = "cell", "model", "accelerator", "family"
 REFITTED = (MODEL, DEVICE, FAMILY)
 

@@ -180,9 +180,7 @@ def _colocated(table, run):
     outside = table[3][3] + table[3][4] * run.isl_tokens
     population = _in_flight(run, outside) / ranks
     if run.separate and run.arrivals == CLOSED and run.length_cv <= 0:
-        ttft, step, batch, per_s, late = waves(
-            table, run, outside, prompt, steps, population, room, RARE
-        )
+        ttft, step, batch, per_s, late = waves(table, run, outside, prompt, steps, population, room, RARE)
         tpot = step / run.accepted_tokens
         e2el = ttft + steps * step
         return ttft, ttft, tpot, e2el, batch * ranks * per_s, batch, late, ttft, tpot

@@ -1,8 +1,8 @@
 r"""A closed loop of equal requests on an engine that computes prompts before it decodes: waves.
 
-Requests that start together end together, and so do their successors: all of a rank's P requests arrive at once,
-their prompts run in k = P/g batches of the g that fit into a step, and then all decode. With b for the time of
-a batch, t for a decode step and n for the decode steps of a request:
+Requests that start together end together, and so do their successors: all P requests of a rank arrive at
+once, their prompts run in k = P/g batches of the g that fit into a step, and then all decode. With b for the
+time of a batch, t for a decode step and n for the decode steps of a request:
 
 .. math:: \mathrm{TTFT} = h + b (k + 1) / 2, \qquad \mathrm{TPOT} \cdot n_{tokens} = n t + b (k - 1) / 2
 
@@ -20,8 +20,8 @@ from moai_planner.accuracy.steady_steps import context_tokens, decode_step_s, pr
 
 @njit(cache=True)
 def waves(table, run, outside, prompt, steps, population, room, rare):
-    """TTFT, time per decode step with what interrupts it, wave size, waves a second, and the step that a share
-    `rare` of the tokens waits for. Times in seconds, all of one rank."""
+    """TTFT, time per decode step with what interrupts it, requests of a wave, waves a second, and the step
+    that a share `rare` of the tokens waits for. All of one rank, times in seconds."""
     together = max(1.0, min(population, room))
     batch = max(1.0, min(math.floor(run.budget_tokens / prompt), together))
     batches = together / batch

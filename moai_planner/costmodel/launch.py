@@ -27,8 +27,8 @@ GQA_KERNELS = 5
 MLA_KERNELS = 13
 """Norm, down, latent norms, up, absorb, four for rotary and cache write, attention, expand, cast, output."""
 INDEXER_KERNELS, JOINED_INDEXER_KERNELS = 14, 9
-"""Query, key and weight products, key norm, rotary, Hadamard and quantisation of both, cache write, weight scale,
-scores, top-k. TensorRT-LLM joins key and weight products, and rotary and quantisation."""
+"""Query, key and weight products, key norm, rotary, Hadamard and quantisation of both, cache write, weight
+scale, scores, top-k. TensorRT-LLM joins key and weight products, and rotary and quantisation."""
 JOINING_ENGINES = ("trtllm",)
 """They also skip the indexer while sequences are no longer than its top-k (`skip_indexer_for_short_seqs`)."""
 LINEAR_KERNELS = 8
@@ -40,7 +40,7 @@ EXPERT_KERNELS = 10
 weighted sum."""
 SHARED_EXPERT_KERNELS = 3
 HYPER_KERNELS = 30
-"""Of a layer with hyper-connections: norm, mixing weights, Sinkhorn, sum and spread before and after both blocks, and
+"""Of a layer with hyper-connections: norm, mixing weights, Sinkhorn, sum and spread around both blocks, and
 the compressor of its KV, as in DeepSeek V4's reference code."""
 QUANTISE_KERNELS, MLA_QUANTISE_KERNELS = 1, 2
 TAIL_KERNELS = 4

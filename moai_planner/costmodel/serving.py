@@ -9,6 +9,7 @@ True
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -143,8 +144,9 @@ def step_times_of(
     return found
 
 
+@lru_cache(maxsize=1024)
 def token_grid(max_num_batched_tokens: int, max_num_seqs: int) -> np.ndarray:
-    """Increasing token counts from 1 to the largest step.
+    """Increasing token counts from 1 to the largest step; read-only, since the same for all who ask.
 
     >>> token_grid(8, 4).tolist()
     [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]
@@ -152,14 +154,15 @@ def token_grid(max_num_batched_tokens: int, max_num_seqs: int) -> np.ndarray:
     largest = max(max_num_batched_tokens, max_num_seqs, 2)
     octaves = np.log2(largest)
     points = 2.0 ** np.linspace(0.0, octaves, int(np.ceil(octaves * POINTS_PER_OCTAVE)) + 1)
-    return np.unique(np.append(np.round(points), float(largest)))
+    grid = np.unique(np.append(np.round(points), float(largest)))
+    grid.setflags(write=False)
+    return grid
 
 
 def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepTimes]:
     """Evaluate every table of a chunk on common grids, then hand each configuration its own."""
     engines = [c.engine for c in part]
-    sizes = [step.padded_sizes(e.max_num_seqs, e.graphs, e.rows_per_sequence) for e in engines]
-    decode = _decode_tables(w, p, engines, sizes)
+    decode = _decode_tables(w, p, engines)
     grids = [token_grid(e.max_num_batched_tokens, e.max_num_seqs) for e in engines]
     mixed = _mixed_tables(w, p, grids)
     row = np.broadcast_to(step.mixed_row_s(w, p), (len(part), 1))
@@ -197,19 +200,24 @@ def _step_interval(c: Configuration) -> tuple[float, float]:
     return low**power, high**power
 
 
-def _decode_tables(w: Work, p: Parameters, engines, sizes) -> list[np.ndarray]:
+@lru_cache(maxsize=1024)
+def _decode_grid(max_num_seqs: int, graphs: bool, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The sizes that decode batches really run as, and which of them each batch does."""
+    return np.unique(step.padded_sizes(max_num_seqs, graphs, rows), return_inverse=True)
+
+
+def _decode_tables(w: Work, p: Parameters, engines) -> list[np.ndarray]:
     """Decode steps are evaluated at the sizes that really run, and the sequences' own cost added."""
-    ran = [np.unique(size) for size in sizes]
-    width = max(len(one) for one in ran)
-    padded = np.array([np.pad(one, (0, width - len(one)), mode="edge") for one in ran], dtype=float)
+    grids = [_decode_grid(e.max_num_seqs, e.graphs, e.rows_per_sequence) for e in engines]
+    padded = _to_one_width([ran for ran, _ in grids])
     largest = np.array(
         [[step.largest_captured(e.max_num_seqs, e.graphs, e.rows_per_sequence)] for e in engines]
     )
     base = step.decode_base_s(w, p, 0.0, padded, padded <= largest)
     per_sequence = step.bounded_s_per_sequence(w, p) + op.engine_s_per_sequence(w, p)
     tables = []
-    for i, size in enumerate(sizes):
-        table = base[i, np.searchsorted(ran[i], size)] + per_sequence[i, 0] * np.arange(len(size))
+    for i, (_, place) in enumerate(grids):
+        table = base[i, place] + per_sequence[i, 0] * np.arange(len(place))
         table[0] = 0.0
         tables.append(table)
     return tables
@@ -217,7 +225,15 @@ def _decode_tables(w: Work, p: Parameters, engines, sizes) -> list[np.ndarray]:
 
 def _mixed_tables(w: Work, p: Parameters, grids) -> list[np.ndarray]:
     """Steps with prompt tokens; `mixed_row_s` adds what each sampled sequence costs."""
-    width = max(len(grid) for grid in grids)
-    tokens = np.array([np.pad(grid, (0, width - len(grid)), mode="edge") for grid in grids])
-    table = step.mixed_base_s(w, p, tokens)
+    table = step.mixed_base_s(w, p, _to_one_width(grids))
     return [table[i, : len(grid)].copy() for i, grid in enumerate(grids)]
+
+
+def _to_one_width(grids: Sequence[np.ndarray]) -> np.ndarray:
+    """Grids of several lengths as rows of one array; past its end a row repeats its last value."""
+    width = max(len(grid) for grid in grids)
+    rows_of = np.empty((len(grids), width))
+    for i, grid in enumerate(grids):
+        rows_of[i, : len(grid)] = grid
+        rows_of[i, len(grid) :] = grid[-1]
+    return rows_of

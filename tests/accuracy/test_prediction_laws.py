@@ -235,3 +235,14 @@ def test_a_run_too_large_to_simulate_is_predicted_all_the_same():
     assert prepared.runs[0].requests > MOST_REQUESTS
     assert simulate_runs(prepared, ()) == {}
     assert steady["output_tps"][0] > 0
+
+
+def test_a_checkpoint_of_two_formats_is_named_by_either():
+    """DeepSeek-V4-Pro has experts in four bits, the rest in eight: rows that say one or the other agree."""
+    row = {
+        "id": "row", "model": "deepseek-ai/DeepSeek-V4-Pro", "engine": "sglang", "isl": 1000, "osl": 100,
+        "topology": "colocated", "accelerator": "b200_sxm", "n_accelerators": 8, "tp": 8, "concurrency": 8,
+    }  # fmt: skip
+    prepared, _, _ = predicted(changed(row, "precision", ("fp8", "mxfp4", "fp4")))
+    assert len(prepared.configurations) == 1
+    assert prepared.configurations[0].precision.expert_weights == "mxfp4"

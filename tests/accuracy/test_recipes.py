@@ -81,3 +81,9 @@ def test_who_looks_for_requests_seldom(tmp_path: Path):
     runs = read_measurements(file).runs
     found = {run.id: receive_steps(run, accelerator(run.workers[0].accelerator)) for run in runs}
     assert found == {"b200_sxm": 30, "b300_sxm": 30, "h200_sxm": 1, "mi355x": 1, "few": 10, "dp": 1}
+
+
+def test_calibrated_checkpoints_keep_narrow_kv():
+    """Of TensorRT-LLM's recipes only that of a checkpoint from elsewhere leaves the format open."""
+    for name, wanted in (("meta-llama/Llama-3.3-70B-Instruct", "fp8"), ("openai/gpt-oss-120b", "")):
+        assert recipe_of("InferenceX", "trtllm", name, "b200_sxm", 4, 1024).kv == wanted

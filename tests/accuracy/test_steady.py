@@ -204,8 +204,8 @@ def test_ranks_padded_alike_spare_nothing():
     [(1, 4, 8192, 512, 32), (1, 4, 8192, 2048, 32), (5, 2, 8192, 1024, 32), (5, 4, 4096, 1024, 64)],
 )
 def test_the_median_request_of_a_finite_run_meets_the_most(workers, rate, isl, osl, limit):
-    """Oracle: the event simulator, two requests a slot, a router that sees some of the loads: mean TPOT within
-    6 %, the median, which is up to 15 % above it, within 3 %."""
+    """Oracle: the event simulator, two requests a slot, a router that sees some of the loads: mean TPOT
+    within 6 %, the median, which is up to 15 % above it, within 3 %."""
     ranks = instance(TIMES, 10_000_000, 8, True, max_num_batched_tokens=8192)
     fields = {"isl_tokens": isl, "osl_tokens": osl, "concurrency": limit * workers}
     fields |= {"requests": 2 * limit * workers, "rate_req_per_s": rate * workers}
@@ -326,7 +326,7 @@ def prompts_first_loop(concurrency: int, isl: int, osl: int, requests: int) -> t
     ("concurrency", "isl", "osl"), [(4, 1024, 128), (16, 1024, 128), (64, 1024, 512), (64, 4096, 128)]
 )
 def test_equal_requests_come_in_waves_where_prompts_run_first(concurrency, isl, osl):
-    """Oracle: a plain loop, within 3 %. As if they came one by one, the first token is up to 20 times too early."""
+    """Oracle: a plain loop, within 3 %. One by one, the first token would be up to 20 times too early."""
     ttft, tpot, rate = prompts_first_loop(concurrency, isl, osl, 10 * concurrency)
     fields = {"concurrency": concurrency, "requests": 10 * concurrency, "isl_tokens": isl, "osl_tokens": osl}
     found = solve(**fields, separate=1)

@@ -190,3 +190,28 @@ def test_more_rows_than_experts_exchange_at_once_take_several_passes():
         assert float(seconds(halves, p, 256.0)) == float(seconds(whole, p, 256.0))
         assert float(seconds(halves, p, 512.0)) == pytest.approx(2.0 * float(seconds(whole, p, 256.0)))
     assert float(operations.experts_s(halves, p, 512.0)) > float(operations.experts_s(whole, p, 512.0))
+
+
+def test_norms_over_all_heads_sum_once_more_a_layer():
+    """MiniMax-M2.5: nothing on one rank, a sum a layer on several, the bytes of which do not count."""
+    which = ("MiniMaxAI/MiniMax-M2.5", "fp8")
+    for tp, more in ((1, 0.0), (4, 1.0)):
+        c = configuration(which, tp=tp)
+        (part,) = c.model.attention
+        plain = replace(c, model=replace(c.model, attention=(replace(part, joint_norm=False),)))
+        joint, usual = traffic(c, 1.0), traffic(plain, 1.0)
+        assert joint.reduce_hops - usual.reduce_hops == more * c.model.layers
+        assert joint.reduce_s_per_token == usual.reduce_s_per_token
+
+
+def test_a_prompt_among_ranks_that_decode_in_chunks_costs_beside_its_tokens():
+    """Not where prompts run alone, nor on an engine or a layout that exchanges experts otherwise."""
+    spread = {"tp": 1, "dp": 8, "ep": 8}
+    chunked = configuration(LATENT, name="moreh-vllm", **spread)
+    assert work_of(chunked).prompt_step_s > 0.1
+    for other in (
+        configuration(LATENT, name="moreh-vllm", prompts_only=True, **spread),
+        configuration(LATENT, name="moreh-vllm", tp=8),
+        configuration(LATENT, **spread),
+    ):
+        assert work_of(other).prompt_step_s == 0

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moai_planner.catalog.models import model
 from moai_planner.costmodel.arrays import columns, work_of
+from moai_planner.costmodel.launch import kernels
 from moai_planner.costmodel.serving import breakdown, step_times, step_times_many, step_times_of
 from moai_planner.costmodel.step import padded_sizes
-from moai_planner.domain.layout import capture_sizes
+from moai_planner.domain.layout import Engine, capture_sizes
 from tests.costmodel.cases import (
     ALL,
     DENSE,
@@ -184,3 +186,15 @@ def test_slower_decoding_alone_leaves_prompts_as_they_are():
     assert np.array_equal(times.slower(3.0, 1.0).mixed_step_s(tokens, 1e6), alone)
     assert times.slower(3.0, 1.0).mixed_step_s(tokens, 1e6, 5e4, 30) == pytest.approx(both + 2 * rows)
     assert times.slower(1.0, 3.0).mixed_step_s(tokens, 1e6, 5e4, 30) == pytest.approx(both + 2 * alone)
+
+
+def test_kernels_of_sparse_and_hyper_connected_layers():
+    """An indexer costs more than the attention it spares at short contexts; one engine skips it there."""
+    sparse = model("zai-org/GLM-5")
+    (part,) = sparse.attention
+    dense = replace(sparse, attention=(replace(part, index_heads=0),))
+    short, long = (Engine("trtllm", max_model_len=n) for n in (part.sparse_top_k_tokens, 32768))
+    assert kernels(sparse, engine=short) == kernels(dense) < kernels(sparse, engine=long) < kernels(sparse)
+    mixed = model("deepseek-ai/DeepSeek-V4-Pro")
+    assert mixed.residual_streams == 4
+    assert kernels(mixed) > kernels(replace(mixed, residual_streams=1)) + 20 * mixed.layers
