@@ -34,6 +34,7 @@ BASE_FIELDS = (
     "request_s",
     "collective_hop_s",
     "collective_bandwidth_frac",
+    "network_hop_s",
     "all_to_all_s",
     "draft_accept_frac",
 )
@@ -58,8 +59,8 @@ LEVEL_FIELDS = {ARCHITECTURE: ARCHITECTURE_FIELDS, NUMBER_FORMAT: FORMAT_FIELDS}
 LENGTH_FIELDS = ("context_token_s",)
 """Fields that only runs of several lengths tell from a cost per sequence: a family moves them where it has
 such runs, and nothing wider does."""
-MODEL_FIELDS = ("expert_skew",)
-"""Fields that models decide, not what runs them: moved for all together."""
+COMMON_FIELDS = ("expert_skew", "network_hop_s")
+"""Fields that models or the network between nodes decide, not what runs there: moved for all together."""
 SEVERAL_LENGTHS = 2.0
 """Longest over shortest context from which lengths count as several."""
 LENGTH_SPREAD = 3.0
@@ -74,6 +75,7 @@ SPREADS = {
 """Standard deviation of the prior on a correction, by level."""
 LOOSE_FIELDS = (
     "all_to_all_s",
+    "network_hop_s",
     "step_s",
     "draft_accept_frac",
 )
@@ -86,8 +88,8 @@ TIGHT_FIELDS = (
     "host_kernel_s",
     "collective_bandwidth_frac",
 )
-"""Fields that the calibration rows, nearly all of one length, cannot tell from a cost per sequence or per
-request: nearer to the operator tables they start from."""
+"""Fields that the calibration rows, nearly all of one length and of few layouts an engine, cannot tell from a
+cost per sequence, request or token: nearer to the operator tables they start from."""
 TIGHT_FACTOR = 0.35
 
 
@@ -96,7 +98,7 @@ def spread_of(part: Part, name: str) -> float:
     level = part[0]
     if name in LENGTH_FIELDS:
         return LENGTH_SPREAD if level == FAMILY else 0.0
-    if name in MODEL_FIELDS and level != EVERYWHERE:
+    if name in COMMON_FIELDS and level != EVERYWHERE:
         return 0.0
     if name not in LEVEL_FIELDS.get(level, BASE_FIELDS):
         return 0.0

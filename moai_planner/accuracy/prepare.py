@@ -42,7 +42,7 @@ DEVICES_PER_NODE = 8
 PROMPT_BUDGET_TOKENS = {"vllm": 8192, "moreh-vllm": 8192, "atom": 16384, "sglang": 16384, "trtllm": 8192}
 """Prompt tokens that one step may hold, by engine (their defaults on large devices)."""
 DEFAULT_BUDGET_TOKENS = 8192
-FOUR_BIT_EXPERTS, PARTS_OF_IT = "fp4", ("fp8", "mxfp4")
+FOUR_BIT_EXPERTS, NAMED_BY_A_PART = "fp4", ("fp8", "mxfp4")
 """A checkpoint with experts in 4 bits and the rest in 8: rows name it by the one or the other."""
 LARGE_MEMORY_BYTES = 70 * GIBI
 SMALL_BUDGET_TOKENS = 2048
@@ -176,6 +176,7 @@ class _Table:
             min(_most_sequences(run, accelerator), decode_slots(run)),
             kv_tokens,
             int(last.engine in SEPARATE_PREFILL),
+            int(comes_in_waves(run)),
             hold_steps(run),
             receive_steps(run, accelerator),
             draft.tokens,
@@ -265,10 +266,17 @@ def _precision(run: Run, model: Model) -> Precision:
     name = run.precision or model.native_precision
     if name not in PRECISIONS:
         raise _CannotPredict(f"precision {name[:SHOWN]} is not known (one of {', '.join(PRECISIONS)})")
-    if model.native_precision == FOUR_BIT_EXPERTS and name in PARTS_OF_IT:
+    if model.native_precision == FOUR_BIT_EXPERTS and name in NAMED_BY_A_PART:
         name = FOUR_BIT_EXPERTS
     precision = PRECISIONS[name]
     return precision.with_kv(run.kv) if run.kv else precision
+
+
+def comes_in_waves(run: Run) -> bool:
+    """Whether the requests start and end together: equal ones in a closed loop, prompts first."""
+    if run.workers[-1].engine not in SEPARATE_PREFILL or run.disaggregated:
+        return False
+    return run.equal_lengths and run.arrivals == "closed" and run.osl_tokens > 1
 
 
 def _is_large(accelerator: Accelerator) -> bool:

@@ -94,6 +94,8 @@ class Run:
     "Decode steps replay captured graphs."
     distinct_prompts: int = 1
     "Beginnings that the prompts share, in turn (with `prefix_hit_frac`)."
+    equal_lengths: bool = False
+    "All requests are of one length: stated, or both means are the nominal lengths and no spread is given."
     assumed: tuple[str, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
 

@@ -7,10 +7,10 @@ simulate_runs(prepared, times)        # index of a run → metric → value
 - A closed loop that the KV cache may not hold preempts, and the time away counts in a sequence's time per
   token.
 - Any other closed loop agrees with the steady state (within 0.5 % in TPOT on the calibration rows), and
-  loops of one length march in step here as real ones do not: only the tails are taken.
+  loops of one length march in step here as vLLM's do not: only the tails are taken.
 
-Seeds are fixed. The simulator schedules as vLLM does; it has no drafts, and disaggregated runs stay with the
-steady state.
+Seeds are fixed. The simulator schedules as vLLM does; it has no drafts, and disaggregated runs and waves of
+prompts (`steady_waves`) stay with the steady state.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ def simulate_runs(prepared: Prepared, times: Sequence[StepTimes]) -> dict[int, d
             continue
         wanted = None if transient(run) or may_preempt(run, record) else TAILS
         if wanted and not any(name in run.metrics for name in wanted):
+            continue
+        if wanted and record["waves"]:
             continue
         if run.requests > MOST_REQUESTS or run.requests * (run.isl_tokens + run.osl_tokens) > MOST_TOKENS:
             continue

@@ -10,7 +10,8 @@ falls into:
     B = C · D / (D + TTFT),   D = n · t,   TPOT = t / (tokens a step)
 
 p: share of steps with prompt tokens, m: prompt tokens of such a step. A sequence meets the prompts of the
-other C - 1 only. Speculative decoding verifies `draft` more tokens a sequence and step and keeps some.
+other C - 1 only; equal requests that meet all at once are in `steady_waves`. Speculative decoding verifies
+`draft` more tokens a sequence and step and keeps some.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ RUN = np.dtype(
         ("max_sequences", np.float64),
         ("kv_tokens", np.float64),
         ("separate", np.int64),  # prompts run in steps of their own (SGLang), not beside decoding
+        ("waves", np.int64),  # equal requests there: what starts together ends together
         ("hold_steps", np.float64),  # a prompt waits at most so long for prompts on the other ranks
         ("receive_steps", np.float64),  # decode steps between two looks for new requests
         ("draft_tokens", np.float64),
@@ -179,11 +181,10 @@ def _colocated(table, run):
     room = max(1.0, min(room, run.budget_tokens / (verify + prompt / steps)))
     outside = table[3][3] + table[3][4] * run.isl_tokens
     population = _in_flight(run, outside) / ranks
-    if run.separate and run.arrivals == CLOSED and run.length_cv <= 0:
-        ttft, step, batch, per_s, late = waves(table, run, outside, prompt, steps, population, room, RARE)
+    if run.waves:
+        ttft, last, step, batch, per_s, late = waves(table, run, outside, prompt, steps, population, RARE)
         tpot = step / run.accepted_tokens
-        e2el = ttft + steps * step
-        return ttft, ttft, tpot, e2el, batch * ranks * per_s, batch, late, ttft, tpot
+        return ttft, ttft, tpot, ttft + steps * step, per_s * ranks, batch, late, last, tpot
     batch = max(1e-6, min(population, room))
     step, mixed, ttft, decode, steady, seen, others, most = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0
     for _ in range(ITERATIONS):
@@ -314,7 +315,7 @@ def _apart(table, run, plain, batch, context, prompt, space):
     mixed = mixed_step_s(table, run, batch, context, tokens, pairs, 1.0)
     mixed = max(1.0, prompt / space) * (plain + mixed if run.separate else max(mixed, plain))
     rate = run.rate_req_per_s / run.decode_workers
-    after_plain, after_mixed = 1.0 - math.exp(-rate * plain), 1.0 - math.exp(-rate * mixed)
+    after_plain, after_mixed = -math.expm1(-rate * plain), -math.expm1(-rate * mixed)
     share = after_plain / (1.0 - after_mixed + after_plain)
     prompts = max(1.0, rate * (plain + share * (mixed - plain)) / share)
     at_rate = 1.0

@@ -111,7 +111,7 @@ def grouped(config: Config, sliding: bool = False) -> Attention:
         head_size = value_size = config.integer("global_head_dim")
         kv_heads = config.integer("num_global_key_value_heads", default=kv_heads)
     gated = config.flag("attn_output_gate") or config.model_type == "qwen3_next"
-    joint = config.text("qk_norm_type") == "per_layer"
+    joint = config.text("qk_norm_type") == "per_layer" and config.flag("use_qk_norm", default=True)
     return Attention(
         "gqa", 1, heads, kv_heads, head_size, value_size, window, gated_output=gated, joint_norm=joint
     )

@@ -98,7 +98,7 @@ class Work:
     captured_tokens: Column
     "Rows up to which a step with prompt tokens replays captured pieces."
     prompt_step_s: Column
-    "Of a longer step, whatever its tokens."
+    "Added to a step of more prompt tokens than that, whatever their number."
 
 
 WORK_FIELDS = tuple(field.name for field in fields(Work))

@@ -91,7 +91,7 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
     sums = reduces + fullest * sum(part.layers for part in model.attention if part.joint_norm)
     hops, network_hops, s_per_byte, network_s_per_byte = _all_reduce(c, layout.tp)
     exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0)
-    sends, crossing, send_s, send_network_s = _sends(c, token_bytes)
+    sends, crossing, send_s, send_network_s = _sends(c, token_bytes * model.residual_streams)
     return Traffic(
         reduce_hops=sums * hops,
         reduce_network_hops=sums * network_hops,

@@ -30,7 +30,8 @@ INDEXER_KERNELS, JOINED_INDEXER_KERNELS = 14, 9
 """Query, key and weight products, key norm, rotary, Hadamard and quantisation of both, cache write, weight
 scale, scores, top-k. TensorRT-LLM joins key and weight products, and rotary and quantisation."""
 JOINING_ENGINES = ("trtllm",)
-"""They also skip the indexer while sequences are no longer than its top-k (`skip_indexer_for_short_seqs`)."""
+"""They also skip the indexer's kernels while sequences are no longer than its top-k
+(`skip_indexer_for_short_seqs`)."""
 LINEAR_KERNELS = 8
 """Norm, in product, convolution, gates, recurrence, norm, gate, output product."""
 DENSE_KERNELS = 4
@@ -112,9 +113,10 @@ def expert_chunk_tokens(engine: Engine, layout: Layout) -> float:
 
 
 PROMPT_LAYER_S = 9.5e-3
-"""What a layer of such experts takes beside its tokens when one of the ranks that decode has a prompt: stalls
-(p99 between tokens) of published calibration rows last 1.00 s for a 1,024-token prompt and 4.00 s for an
-8,192-token one, 0.57 s at none, over 58 layers. What takes it is not known."""
+"""What a layer of such experts takes beside its tokens in a step with more prompt tokens than captured
+pieces: stalls (p99 between tokens) of published calibration rows last 1.00 s for a 1,024-token prompt and
+4.00 s for an 8,192-token one, a line that starts at 0.57 s; without the 0.02 s of weights and launches that
+is 0.55 s over 58 layers. What takes it is not known."""
 
 
 def prompt_step_s(engine: Engine, layout: Layout, expert_layers: float) -> float:
@@ -161,7 +163,8 @@ def _indexer_kernels(part: Attention, engine: Engine) -> int:
         return 0
     if engine.name not in JOINING_ENGINES:
         return INDEXER_KERNELS
-    return JOINED_INDEXER_KERNELS if engine.max_model_len > part.sparse_top_k_tokens else 0
+    longest = engine.max_model_len - 1  # the last token is never read
+    return JOINED_INDEXER_KERNELS if longest > part.sparse_top_k_tokens else 0
 
 
 def _attention_kernels(part: Attention, narrow: Narrow, engine: Engine) -> int:

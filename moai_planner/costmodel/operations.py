@@ -123,7 +123,7 @@ def state_s_per_token(w: Work, p: Parameters) -> Numbers:
 
 
 def all_reduce_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
-    """Sums over tensor ranks after attention and feed-forward."""
+    """Sums over tensor ranks after attention and feed-forward, and of norms over all heads."""
     latency = w.reduce_hops * p.collective_hop_s + w.reduce_network_hops * p.network_hop_s
     per_token = (
         w.reduce_s_per_token / p.collective_bandwidth_frac

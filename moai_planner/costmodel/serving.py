@@ -202,8 +202,11 @@ def _step_interval(c: Configuration) -> tuple[float, float]:
 
 @lru_cache(maxsize=1024)
 def _decode_grid(max_num_seqs: int, graphs: bool, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The sizes that decode batches really run as, and which of them each batch does."""
-    return np.unique(step.padded_sizes(max_num_seqs, graphs, rows), return_inverse=True)
+    """The sizes that decode batches really run as, and which of them each batch does; read-only."""
+    sizes, place = np.unique(step.padded_sizes(max_num_seqs, graphs, rows), return_inverse=True)
+    sizes.setflags(write=False)
+    place.setflags(write=False)
+    return sizes, place
 
 
 def _decode_tables(w: Work, p: Parameters, engines) -> list[np.ndarray]:

@@ -25,6 +25,8 @@ Part = tuple[str, str]
 EVERYWHERE, PLATFORM, ARCHITECTURE = "everywhere", "platform", "architecture"
 NUMBER_FORMAT, ENGINE, FAMILY = "number_format", "engine", "family"
 FOUR_BITS, FOUR_BIT_FORMATS = "four-bit", ("mxfp4", "nvfp4", "fp4")
+WIDENED_AS = {"fp4": "mxfp4"}
+"""Formats whose experts are those of another."""
 LEVELS = (EVERYWHERE, PLATFORM, ARCHITECTURE, NUMBER_FORMAT, ENGINE, FAMILY)
 
 
@@ -49,7 +51,7 @@ def parts_of(
     """The corrections that hold for a device, an engine and a number format, widest first.
 
     Kernels that widen weights are others than those that multiply them: formats count apart. Those that
-    multiply four bits are one kind, whatever the block that shares a scale.
+    multiply four bits are one kind, whatever the block that shares a scale and the format of other layers.
 
     >>> parts_of("cuda", "Hopper", "vllm", "mxfp4", False)[3]
     ('number_format', 'widened mxfp4-cuda')
@@ -57,11 +59,12 @@ def parts_of(
     ('number_format', 'four-bit-cuda')
     """
     multiplied = FOUR_BITS if number_format in FOUR_BIT_FORMATS else number_format
+    widened = WIDENED_AS.get(number_format, number_format)
     return (
         (EVERYWHERE, "all"),
         (PLATFORM, platform),
         (ARCHITECTURE, architecture),
-        (NUMBER_FORMAT, f"{multiplied if native else f'widened {number_format}'}-{platform}"),
+        (NUMBER_FORMAT, f"{multiplied if native else f'widened {widened}'}-{platform}"),
         (ENGINE, engine),
         (FAMILY, family_name(engine, platform)),
     )

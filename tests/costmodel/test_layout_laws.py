@@ -9,8 +9,10 @@ import pytest
 
 from moai_planner.costmodel import operations
 from moai_planner.costmodel.arrays import work_of
+from moai_planner.costmodel.breakdown import breakdown
 from moai_planner.costmodel.checks import layout_problems
 from moai_planner.costmodel.comm import all_reduce_bytes_factor, group_rate, traffic
+from moai_planner.costmodel.launch import PROMPT_LAYER_S
 from moai_planner.costmodel.memory import memory_budget, weight_bytes_per_device
 from moai_planner.costmodel.roofline import experts_touched
 from moai_planner.costmodel.serving import kv_transfer, step_times
@@ -208,7 +210,10 @@ def test_a_prompt_among_ranks_that_decode_in_chunks_costs_beside_its_tokens():
     """Not where prompts run alone, nor on an engine or a layout that exchanges experts otherwise."""
     spread = {"tp": 1, "dp": 8, "ep": 8}
     chunked = configuration(LATENT, name="moreh-vllm", **spread)
-    assert work_of(chunked).prompt_step_s > 0.1
+    assert work_of(chunked).prompt_step_s == pytest.approx(58 * PROMPT_LAYER_S)
+    found = step_times(chunked)
+    alone_s = breakdown(chunked, "prefill", 8192, 0)
+    assert found.mixed_s[-1] + found.pair_s * 8192**2 / 2 == pytest.approx(sum(o.seconds for o in alone_s))
     for other in (
         configuration(LATENT, name="moreh-vllm", prompts_only=True, **spread),
         configuration(LATENT, name="moreh-vllm", tp=8),
