@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from moai_planner.accuracy.measurement_table import Row, Table, low_frac, parse_table, read_table
-from moai_planner.accuracy.recipes import recipe_of
+from moai_planner.accuracy.recipes import recipe_of, spreads_experts
 from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, Measurements, Run, Unsupported, Workers
 from moai_planner.domain.units import MILLI, parse
 
@@ -196,11 +196,16 @@ def _equal_lengths(cells: Mapping[str, str], number: dict[str, float]) -> bool:
 def _colocated(cells: Mapping[str, str], number: dict[str, float], assumed: list[str]) -> Workers:
     devices = int(number.get("n_accelerators", 0))
     tp, dp, pp = (int(number.get(name, 0)) for name in ("tp", "dp", "pp"))
+    ep = int(number.get("ep", 1))
     if not tp and not dp:
         if not devices:
             raise _Missing("neither tp nor n_accelerators is given")
-        tp = devices
-        assumed.append(f"tp {tp} (all devices)")
+        if spreads_experts(cells["engine"], cells["model"]):
+            dp = ep = devices
+            assumed.append(f"dp {dp} ep {ep} (all devices, as the engine's presets)")
+        else:
+            tp = devices
+            assumed.append(f"tp {tp} (all devices)")
     tp, dp, pp = max(tp, 1), max(dp, 1), max(pp, 1)
     each = tp * dp * pp
     if devices and devices % each:
@@ -212,7 +217,7 @@ def _colocated(cells: Mapping[str, str], number: dict[str, float], assumed: list
         tp=tp,
         pp=pp,
         dp=dp,
-        ep=int(number.get("ep", 1)),
+        ep=ep,
     )
 
 

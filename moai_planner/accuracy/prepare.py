@@ -273,10 +273,12 @@ def _precision(run: Run, model: Model) -> Precision:
 
 
 def comes_in_waves(run: Run) -> bool:
-    """Whether the requests start and end together: equal ones in a closed loop, prompts first."""
-    if run.workers[-1].engine not in SEPARATE_PREFILL or run.disaggregated:
+    """Whether the requests start and end together: equal ones in a closed loop, where prompts run before
+    decoding, or with one on each of several ranks in lockstep."""
+    if run.disaggregated or not run.equal_lengths or run.arrivals != "closed" or run.osl_tokens <= 1:
         return False
-    return run.equal_lengths and run.arrivals == "closed" and run.osl_tokens > 1
+    last = run.workers[-1]
+    return last.engine in SEPARATE_PREFILL or 1 < run.concurrency / last.count <= last.dp
 
 
 def _is_large(accelerator: Accelerator) -> bool:

@@ -63,6 +63,16 @@ MOREH_ARTICLE, MOREH_ARTICLE_R1 = "Moreh MIF docs", Recipe("fp8", 16384, 64000, 
 """The article that names its presets, and what these set."""
 
 
+def spreads_experts(engine: str, model: str) -> bool:
+    """Whether a run that leaves its layout open has data-parallel attention and whole experts on every
+    device: Moreh's first public presets for DeepSeek-R1 (`dp8ep`) know no other.
+
+    >>> spreads_experts("moreh-vllm", "deepseek-ai/DeepSeek-R1"), spreads_experts("vllm", "any/other")
+    (True, False)
+    """
+    return engine == "moreh-vllm" and model.rsplit("/", 1)[-1].startswith("DeepSeek-R1")
+
+
 def recipe_of(
     about: str, engine: str, model: str, device: str, concurrency: float, isl_tokens: float
 ) -> Recipe:

@@ -87,3 +87,13 @@ def test_calibrated_checkpoints_keep_narrow_kv():
     """Of TensorRT-LLM's recipes only that of a checkpoint from elsewhere leaves the format open."""
     for name, wanted in (("meta-llama/Llama-3.3-70B-Instruct", "fp8"), ("openai/gpt-oss-120b", "")):
         assert recipe_of("InferenceX", "trtllm", name, "b200_sxm", 4, 1024).kv == wanted
+
+
+def test_a_layout_left_open_is_that_of_the_presets(tmp_path: Path):
+    """Moreh's for DeepSeek-R1 spread the experts over its ranks; elsewhere devices are tensor ranks."""
+    file = tmp_path / "runs.csv"
+    row = f"{{0}},table,{R1},fp8,{{0}},colocated,mi300x,8,,31744,1024,8,12,validate,\n"
+    file.write_text(HEAD + row.format("moreh-vllm") + row.format("vllm"), encoding="utf-8")
+    spread, split = (run.workers[0] for run in read_measurements(file).runs)
+    assert (spread.tp, spread.dp, spread.ep) == (1, 8, 8)
+    assert (split.tp, split.dp, split.ep) == (8, 1, 1)

@@ -360,3 +360,16 @@ def test_little_holds_in_waves(concurrency, ranks, workers):
     found = solve(concurrency=concurrency, requests=1e4, separate=1, waves=1, **fields)
     assert found["req_per_s"] * found["e2el_s"] == pytest.approx(concurrency)
     assert found["batch"] * ranks * workers <= concurrency * 1.001
+
+
+@pytest.mark.parametrize(("isl", "osl"), [(1024, 128), (8192, 512), (30000, 256)])
+def test_one_equal_request_on_each_rank_in_lockstep_comes_in_waves(isl, osl):
+    """Oracle: the event simulator, within 3 %. Prompts one after the other would take up to 8 times."""
+    ranks = instance(TIMES, 10_000_000, 8, True, max_num_batched_tokens=8192)
+    run = BenchSettings(80, np.inf, max_concurrency=8, input_tokens=isl, output_tokens=osl)
+    counted = simulate_bench(colocated(ranks), run)
+    fields = {"isl_tokens": isl, "osl_tokens": osl, "concurrency": 8, "requests": 80, "decode_ranks": 8.0}
+    found = solve(**fields, waves=1)
+    assert found["ttft_s"] == pytest.approx(counted["mean_ttft_ms"] / 1e3, rel=0.03)
+    assert found["tpot_s"] == pytest.approx(counted["mean_tpot_ms"] / 1e3, rel=0.03)
+    assert found["req_per_s"] == pytest.approx(counted["request_throughput"], rel=0.03)
