@@ -60,7 +60,7 @@ RUN = np.dtype(
         ("max_sequences", np.float64),
         ("kv_tokens", np.float64),
         ("separate", np.int64),  # prompts run in steps of their own (SGLang), not beside decoding
-        ("waves", np.int64),  # equal requests there: what starts together ends together
+        ("waves", np.int64),  # equal requests that start and end together (`steady_waves`)
         ("hold_steps", np.float64),  # a prompt waits at most so long for prompts on the other ranks
         ("receive_steps", np.float64),  # decode steps between two looks for new requests
         ("draft_tokens", np.float64),
