@@ -33,7 +33,6 @@ BASE_FIELDS = (
     "context_token_s",
     "request_s",
     "collective_hop_s",
-    "collective_bandwidth_frac",
     "network_hop_s",
     "all_to_all_s",
     "draft_accept_frac",
@@ -45,7 +44,6 @@ ARCHITECTURE_FIELDS = (
     "expert_bandwidth_frac",
     "kernel_s",
     "collective_hop_s",
-    "collective_bandwidth_frac",
     "all_to_all_s",
 )
 FORMAT_FIELDS = (
@@ -81,15 +79,9 @@ LOOSE_FIELDS = (
 )
 """Fields whose assumed values say little."""
 LOOSE_FACTOR = 3.0
-TIGHT_FIELDS = (
-    "kv_bandwidth_frac",
-    "matmul_frac",
-    "expert_matmul_frac",
-    "host_kernel_s",
-    "collective_bandwidth_frac",
-)
-"""Fields that the calibration rows, nearly all of one length and of few layouts an engine, cannot tell from a
-cost per sequence, request or token: nearer to the operator tables they start from."""
+TIGHT_FIELDS = ("kv_bandwidth_frac", "matmul_frac", "expert_matmul_frac", "host_kernel_s")
+"""Fields that the calibration rows, nearly all of one length, cannot tell from a cost per sequence or per
+request: nearer to the operator tables they start from."""
 TIGHT_FACTOR = 0.35
 
 
