@@ -110,9 +110,12 @@ def group_labels(pair: Pair) -> tuple[str, ...]:
 
 
 def as_json(
-    pairs: Sequence[Pair], unsupported: Sequence[Unsupported], beyond: Sequence[Beyond] = ()
+    pairs: Sequence[Pair],
+    unsupported: Sequence[Unsupported],
+    beyond: Sequence[Beyond] = (),
+    runs: Sequence[Run] = (),
 ) -> dict[str, Any]:
-    """The contract of `validate --json`."""
+    """The contract of `validate --json`; of `runs` what was assumed where they say nothing."""
     return {
         "groups": [
             dict(zip(GROUP_LABELS, g.labels, strict=True))
@@ -147,6 +150,7 @@ def as_json(
             }
             for one in beyond
         ],
+        "assumed": [{"id": run.id, "assumed": list(run.assumed)} for run in runs if run.assumed],
     }
 
 

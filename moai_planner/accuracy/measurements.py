@@ -116,7 +116,7 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         isl_tokens=isl,
         osl_tokens=osl,
         length_low_frac=low_frac(cells.get("length_spread", "")) or 1.0,
-        equal_lengths=_equal_lengths(cells, number),
+        equal_lengths=_equal_lengths(cells, number, assumed),
         concurrency=concurrency,
         request_rate=number.get("request_rate", 0.0),
         requests=requests,
@@ -186,11 +186,14 @@ def _workers(cells: Mapping[str, str], number: dict[str, float], assumed: list[s
     )
 
 
-def _equal_lengths(cells: Mapping[str, str], number: dict[str, float]) -> bool:
+def _equal_lengths(cells: Mapping[str, str], number: dict[str, float], assumed: list[str]) -> bool:
     spread = cells.get("length_spread", "")
     if spread:
         return low_frac(spread) == 1.0
-    return all(name in number and number[name] == number.get(f"{name}_mean") for name in ("isl", "osl"))
+    nominal = all(name in number and number[name] == number.get(f"{name}_mean") for name in ("isl", "osl"))
+    if nominal:
+        assumed.append("length_spread fixed (both means are the nominal lengths)")
+    return nominal
 
 
 def _colocated(cells: Mapping[str, str], number: dict[str, float], assumed: list[str]) -> Workers:

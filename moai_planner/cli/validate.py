@@ -53,10 +53,11 @@ def validate(
     unsupported = (*unreadable, *prepared.unsupported, *unpredicted(prepared, pairs))
     beyond = beyond_peaks(prepared)
     _notes(Measurements(prepared.runs, (), measurements.ignored), pairs)
+    _note_assumed(prepared)
     _note_paces(prepared)
     _note_beyond(beyond)
     if json:
-        print_json(as_json(pairs, unsupported, beyond))
+        print_json(as_json(pairs, unsupported, beyond, prepared.runs))
     else:
         _show(pairs, unsupported, len(runs) + len(unreadable), rows)
     if limit is not None:
@@ -131,6 +132,21 @@ def _notes(measurements, pairs) -> None:
     if left:
         shown = ", ".join(f"{name} ({count})" for name, count in sorted(left.items()))
         note(f"measured, but not predicted (rows): {shown}")
+
+
+def _note_assumed(prepared) -> None:
+    """What rows leave open, on stderr: each kind once, its numbers left out."""
+    import re
+    from collections import Counter
+
+    from moai_planner.cli.output import note
+
+    kinds = Counter(
+        re.sub(r"\d+(\.\d+)?", "N", text) for run in prepared.runs for text in dict.fromkeys(run.assumed)
+    )
+    if kinds:
+        shown = "; ".join(f"{kind} ({_rows(count)})" for kind, count in sorted(kinds.items()))
+        note(f"assumed where rows say nothing (each with --json): {shown}")
 
 
 def _note_paces(prepared) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from moai_planner.accuracy.measurements import read_measurements
 from moai_planner.accuracy.recipes import Recipe, hold_steps, receive_steps, recipe_of
 from moai_planner.catalog.accelerators import accelerator
+from moai_planner.cli.main import app
 
 R1 = "deepseek-ai/DeepSeek-R1"
 HEAD = (
@@ -97,3 +100,16 @@ def test_a_layout_left_open_is_that_of_the_presets(tmp_path: Path):
     spread, split = (run.workers[0] for run in read_measurements(file).runs)
     assert (spread.tp, spread.dp, spread.ep) == (1, 8, 8)
     assert (split.tp, split.dp, split.ep) == (8, 1, 1)
+
+
+def test_validate_says_what_a_row_left_open(tmp_path: Path):
+    """The layout, equal lengths and the number of requests of one row; nothing of a row that states them."""
+    file = tmp_path / "runs.csv"
+    head = HEAD.replace("split", "isl_mean,osl_mean,length_spread,n_requests,split")
+    row = "{},table," + R1 + ",fp8,moreh-vllm,colocated,mi300x,8,{},1024,1024,8,12,{},validate,\n"
+    rows = row.format("open", "", "1024,1024,,") + row.format("stated", "8", "1024,1024,fixed,80")
+    file.write_text(head + rows, encoding="utf-8")
+    answer = CliRunner().invoke(app, ["validate", str(file), "--json"])
+    (found,) = json.loads(answer.stdout)["assumed"]
+    assert found["id"] == "open" and len(found["assumed"]) == 3
+    assert "dp N ep N (all devices, as the engine's presets) (1 row)" in " ".join(answer.stderr.split())
