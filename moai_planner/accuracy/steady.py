@@ -455,6 +455,8 @@ def _disaggregated(pre, dec, run):
         crowd, _ = _crowd(run, residence)
         seen = (1.0 + max(0.0, batch * crowd * ranks * other) / run.decode_workers) / run.decode_ranks
         seen = min(max(seen, batch * crowd), max(population * crowd / ranks, 1.0 / run.decode_ranks))
+        if dec[3][6] <= 0.0:
+            seen = max(seen, 1.0)  # ranks that share no experts run their sequences alone
         line_use = min(1.0, served * moving / lines)
         blocked = max(0.0, moving_queue * other - 0.5 * line_use) * moving / lines
         transfer = run.transfer_latency_s + moving + blocked

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from typer.testing import CliRunner
 
 from moai_planner.accuracy.compare import pairs_of
@@ -72,6 +72,17 @@ def test_what_would_explain_it_is_not_listed(changes):
     assert limits(LLAMA | changes, tpot_ms_mean=4.4) == []
 
 
+ALONE_ON_A_RANK = {
+    "id": "row", "topology": "disaggregated", "accelerator": "b200_sxm+l40s", "kv_connector": "nixl",
+    "prefill_accelerator": "b200_sxm", "prefill_workers": 1, "prefill_tp": 1, "prefill_dp": 1,
+    "prefill_ep": 1,
+    "decode_accelerator": "l40s", "decode_workers": 1, "decode_tp": 1, "decode_dp": 8, "decode_ep": 1,
+    "concurrency": 1, "model": "meta-llama/Llama-3.3-70B-Instruct", "precision": "fp8", "engine": "vllm",
+    "spec_decode": "none", "isl": 100000, "osl": 2, "length_spread": "",
+}  # fmt: skip
+
+
+@example(ALONE_ON_A_RANK)
 @given(runs())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_prediction_is_beyond_the_peaks(row):
