@@ -19,6 +19,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from moai_planner.domain.units import MEGA
+
 RUNS = 7
 
 
@@ -30,7 +32,7 @@ def main() -> None:
     }
     sizes = _install_bytes("moai-planner")
     for name, size in sorted(sizes.items(), key=lambda item: -item[1])[:8]:
-        print(f"{name:20} {size / 1e6:8.1f} MB")
+        print(f"{name:20} {size / MEGA:8.1f} MB")
     figures["install_bytes"] = sum(sizes.values())
     figures["install_without_simulator_compiler_bytes"] = sum(
         size for name, size in sizes.items() if name not in ("numba", "llvmlite")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from moai_planner.accuracy.measurement_table import Row, Table, low_frac, parse_table, read_table
-from moai_planner.accuracy.recipes import recipe_of, spreads_experts
+from moai_planner.accuracy.recipes import has_moreh_preset, recipe_of
 from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, Measurements, Run, Unsupported, Workers
 from moai_planner.domain.units import MILLI, parse
 
@@ -203,7 +203,7 @@ def _colocated(cells: Mapping[str, str], number: dict[str, float], assumed: list
     if not tp and not dp:
         if not devices:
             raise _Missing("neither tp nor n_accelerators is given")
-        if spreads_experts(cells["engine"], cells["model"]):
+        if has_moreh_preset(cells["engine"], cells["model"]):
             dp = ep = devices
             assumed.append(f"dp {dp} ep {ep} (all devices, as the engine's presets)")
         else:

@@ -176,7 +176,7 @@ class _Table:
             min(_most_sequences(run, accelerator), decode_slots(run)),
             kv_tokens,
             int(last.engine in SEPARATE_PREFILL),
-            int(comes_in_waves(run)),
+            int(_comes_in_waves(run)),
             hold_steps(run),
             receive_steps(run, accelerator),
             draft.tokens,
@@ -272,7 +272,7 @@ def _precision(run: Run, model: Model) -> Precision:
     return precision.with_kv(run.kv) if run.kv else precision
 
 
-def comes_in_waves(run: Run) -> bool:
+def _comes_in_waves(run: Run) -> bool:
     """Whether the requests start and end together: equal ones in a closed loop, where prompts run before
     decoding, or with one on each of several ranks in lockstep."""
     if run.disaggregated or not run.equal_lengths or run.arrivals != "closed" or run.osl_tokens <= 1:

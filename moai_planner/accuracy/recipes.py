@@ -63,14 +63,14 @@ MOREH_ARTICLE, MOREH_ARTICLE_R1 = "Moreh MIF docs", Recipe("fp8", 16384, 64000, 
 """The article that names its presets, and what these set."""
 
 
-def spreads_experts(engine: str, model: str) -> bool:
-    """Whether a run that leaves its layout open has data-parallel attention and whole experts on every
-    device: Moreh's first public presets for DeepSeek-R1 (`dp8ep`) know no other.
+def has_moreh_preset(engine: str, model: str) -> bool:
+    """Whether a run starts from Moreh's presets for DeepSeek-R1. A layout that it leaves open is theirs:
+    data-parallel attention and whole experts on every device, the first public ones (`dp8ep`) know no other.
 
-    >>> spreads_experts("moreh-vllm", "deepseek-ai/DeepSeek-R1"), spreads_experts("vllm", "any/other")
+    >>> has_moreh_preset("moreh-vllm", "deepseek-ai/DeepSeek-R1"), has_moreh_preset("vllm", "any/other")
     (True, False)
     """
-    return engine == "moreh-vllm" and model.rsplit("/", 1)[-1].startswith("DeepSeek-R1")
+    return engine == "moreh-vllm" and _is_r1(model)
 
 
 def recipe_of(
@@ -78,7 +78,7 @@ def recipe_of(
 ) -> Recipe:
     """Settings of a run; `about` is its source and notes."""
     name = model.rsplit("/", 1)[-1]
-    if engine == "moreh-vllm" and name.startswith("DeepSeek-R1"):
+    if has_moreh_preset(engine, model):
         return MOREH_ARTICLE_R1 if MOREH_ARTICLE in about else MOREH_R1
     if SOURCE not in about:
         return Recipe()
@@ -86,15 +86,18 @@ def recipe_of(
         return _vllm(name, device)
     if engine == "atom":
         return Recipe(kv="fp8")
-    if engine == "trtllm" and not name.startswith(("DeepSeek-R1", "gpt-oss")):
-        return Recipe(kv="fp8")  # the calibrated checkpoints of NVIDIA ask for it
-    if not name.startswith("DeepSeek-R1"):
-        return Recipe()
+    if not _is_r1(model):
+        calibrated = engine == "trtllm" and not name.startswith("gpt-oss")
+        return Recipe(kv="fp8" if calibrated else "")  # NVIDIA's calibrated checkpoints ask for it
     if engine == "trtllm":
         wanted = int(isl_tokens + concurrency) + TRTLLM_ROUNDING
         rounded = -(-wanted // TRTLLM_ROUNDING) * TRTLLM_ROUNDING
         return Recipe(kv="fp8", max_num_batched_tokens=max(TRTLLM_TOKENS, rounded))
     return Recipe("" if device in HOPPER else "fp8", SGLANG_TOKENS.get(device, 0))
+
+
+def _is_r1(model: str) -> bool:
+    return model.rsplit("/", 1)[-1].startswith("DeepSeek-R1")
 
 
 def _vllm(model: str, device: str) -> Recipe:

@@ -64,9 +64,7 @@ def simulate_runs(prepared: Prepared, times: Sequence[StepTimes]) -> dict[int, d
         if run.disaggregated or record["draft_tokens"] > 0 or run.arrivals not in ("open", "closed"):
             continue
         wanted = None if transient(run) or may_preempt(run, record) else TAILS
-        if wanted and not any(name in run.metrics for name in wanted):
-            continue
-        if wanted and record["waves"]:
+        if wanted and (record["waves"] or not any(name in run.metrics for name in wanted)):
             continue
         if run.requests > MOST_REQUESTS or run.requests * (run.isl_tokens + run.osl_tokens) > MOST_TOKENS:
             continue

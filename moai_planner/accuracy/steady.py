@@ -33,7 +33,7 @@ from moai_planner.accuracy.steady_steps import (
     spared_s,
 )
 from moai_planner.accuracy.steady_waves import waves
-from moai_planner.domain.step import StepTimes
+from moai_planner.domain.step import StepTimes, to_one_width
 
 CLOSED, OPEN, STATIC, OFFLINE = 0, 1, 2, 3
 ITERATIONS = 60
@@ -107,9 +107,9 @@ class Tables:
 
 def pack(times: Sequence[StepTimes]) -> Tables:
     """Pad the arrays of many configurations to one length; past the end they repeat the last value."""
-    decode = _padded([t.decode_s for t in times])
-    tokens = _padded([np.asarray(t.tokens, dtype=float) for t in times])
-    mixed = _padded([t.mixed_s for t in times])
+    decode, tokens, mixed = (
+        to_one_width([getattr(t, name) for t in times]) for name in ("decode_s", "tokens", "mixed_s")
+    )
     scalars = np.array(
         [
             (
@@ -120,12 +120,6 @@ def pack(times: Sequence[StepTimes]) -> Tables:
         ]
     )
     return Tables(decode, tokens, mixed, scalars)
-
-
-def _padded(rows: list[np.ndarray]) -> np.ndarray:
-    width = max(len(row) for row in rows)
-    padded = [np.concatenate([row, np.full(width - len(row), row[-1])]) for row in rows]
-    return np.ascontiguousarray(padded, dtype=float)
 
 
 def solve_steady(tables: Tables, runs: np.ndarray) -> np.ndarray:

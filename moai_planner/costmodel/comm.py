@@ -17,7 +17,8 @@ On a mesh a group of n of D devices has only (n−1)/(D−1) of a device's ports
 
 >>> all_reduce_bytes_factor(8)
 1.75
->>> group_rate(Link("mesh", 448e9, 8), 2) / 1e9, group_rate(Link("switch", 450e9, 8), 2) / 1e9
+>>> from moai_planner.domain.units import GIGA
+>>> group_rate(Link("mesh", 448 * GIGA, 8), 2) / GIGA, group_rate(Link("switch", 450 * GIGA, 8), 2) / GIGA
 (64.0, 450.0)
 """
 
@@ -91,7 +92,7 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
     sums = reduces + fullest * sum(part.layers for part in model.attention if part.joint_norm)
     hops, network_hops, s_per_byte, network_s_per_byte = _all_reduce(c, layout.tp)
     exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0)
-    sends, crossing, send_s, send_network_s = _sends(c, token_bytes * model.residual_streams)
+    sends, crossing, send_s, send_network_s = _sends(c, model.residual_size * width)
     return Traffic(
         reduce_hops=sums * hops,
         reduce_network_hops=sums * network_hops,

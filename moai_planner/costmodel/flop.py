@@ -58,7 +58,7 @@ def element_bytes_per_token(model: Model, tp: int) -> float:
     for part in model.feed_forward:
         width = part.intermediate_size * max(part.experts_per_token, 1) + part.shared_intermediate_size
         inner += part.layers * 3 * width
-    residual = model.layers * RESIDUAL_PASSES * model.hidden_size * model.residual_streams
+    residual = model.layers * RESIDUAL_PASSES * model.residual_size
     return (residual + inner / tp) * bytes_per_element("bf16")
 
 

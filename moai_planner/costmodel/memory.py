@@ -126,7 +126,7 @@ def activation_bytes(c: Configuration) -> float:
         (p.query_heads * (p.head_size + p.value_head_size) / tp for p in model.attention), default=0
     )
     dense = max((3 * p.intermediate_size / tp for p in model.feed_forward if not p.experts), default=0)
-    residual = tokens * (4 * model.residual_streams * model.hidden_size + max(queries, dense)) * width
+    residual = tokens * (4 * model.residual_size + max(queries, dense)) * width
     routed = max((_routed_bytes(c, part, tokens) for part in model.feed_forward if part.experts), default=0)
     logits = c.engine.max_num_seqs * model.vocabulary_size * (bytes_per_element("fp32") + width)
     return residual + routed + logits

@@ -41,7 +41,8 @@ def product_s(
 ) -> Numbers:
     r"""Computing of a matrix product, :math:`2 p\, m_{paid} / (P f)`.
 
-    >>> product_s(parameters=1e9, rows=64, half_rows=64, flop_per_s=1e12, frac=0.5)
+    >>> from moai_planner.domain.units import GIGA, TERA
+    >>> product_s(parameters=GIGA, rows=64, half_rows=64, flop_per_s=TERA, frac=0.5)
     0.384
     """
     return 2.0 * parameters * paid_rows(rows, half_rows) / (flop_per_s * frac)

@@ -35,7 +35,7 @@ from moai_planner.domain.measured import MeasuredPoint, StepShape
 from moai_planner.domain.model import APPROXIMATED_ARCHITECTURES
 from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.parameters import Parameters
-from moai_planner.domain.step import StepTimes
+from moai_planner.domain.step import StepTimes, to_one_width
 
 __all__ = [
     "Configuration",
@@ -212,7 +212,7 @@ def _decode_grid(max_num_seqs: int, graphs: bool, rows: int) -> tuple[np.ndarray
 def _decode_tables(w: Work, p: Parameters, engines) -> list[np.ndarray]:
     """Decode steps are evaluated at the sizes that really run, and the sequences' own cost added."""
     grids = [_decode_grid(e.max_num_seqs, e.graphs, e.rows_per_sequence) for e in engines]
-    padded = _to_one_width([ran for ran, _ in grids])
+    padded = to_one_width([ran for ran, _ in grids])
     largest = np.array(
         [[step.largest_captured(e.max_num_seqs, e.graphs, e.rows_per_sequence)] for e in engines]
     )
@@ -228,15 +228,5 @@ def _decode_tables(w: Work, p: Parameters, engines) -> list[np.ndarray]:
 
 def _mixed_tables(w: Work, p: Parameters, grids) -> list[np.ndarray]:
     """Steps with prompt tokens; `mixed_row_s` adds what each sampled sequence costs."""
-    table = step.mixed_base_s(w, p, _to_one_width(grids))
+    table = step.mixed_base_s(w, p, to_one_width(grids))
     return [table[i, : len(grid)].copy() for i, grid in enumerate(grids)]
-
-
-def _to_one_width(grids: Sequence[np.ndarray]) -> np.ndarray:
-    """Grids of several lengths as rows of one array; past its end a row repeats its last value."""
-    width = max(len(grid) for grid in grids)
-    rows_of = np.empty((len(grids), width))
-    for i, grid in enumerate(grids):
-        rows_of[i, : len(grid)] = grid
-        rows_of[i, len(grid) :] = grid[-1]
-    return rows_of

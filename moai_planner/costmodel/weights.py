@@ -4,7 +4,8 @@ A product of `p` weights costs 2·p flop a token and streams p·bytes: these cou
 a layer's shapes are multiplied out; memory and time both read them.
 
 >>> mlp = FeedForward(layers=1, intermediate_size=28672)
->>> expert_parameters(8192, mlp) / 1e6  # three matrices of 8192 x 28672  # doctest: +ELLIPSIS
+>>> from moai_planner.domain.units import MEGA
+>>> expert_parameters(8192, mlp) / MEGA  # three matrices of 8192 x 28672  # doctest: +ELLIPSIS
 704.6...
 """
 

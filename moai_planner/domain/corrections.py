@@ -24,7 +24,7 @@ Part = tuple[str, str]
 """(level, which one of it): `("architecture", "Hopper")`."""
 EVERYWHERE, PLATFORM, ARCHITECTURE = "everywhere", "platform", "architecture"
 NUMBER_FORMAT, ENGINE, FAMILY = "number_format", "engine", "family"
-FOUR_BITS, FOUR_BIT_FORMATS = "four-bit", ("mxfp4", "nvfp4", "fp4")
+FOUR_BITS = "four-bit"
 WIDENED_AS = {"fp4": "mxfp4"}
 """Formats whose experts are those of another."""
 LEVELS = (EVERYWHERE, PLATFORM, ARCHITECTURE, NUMBER_FORMAT, ENGINE, FAMILY)
@@ -58,16 +58,21 @@ def parts_of(
     >>> parts_of("cuda", "Blackwell", "vllm", "mxfp4", True)[3]
     ('number_format', 'four-bit-cuda')
     """
-    multiplied = FOUR_BITS if number_format in FOUR_BIT_FORMATS else number_format
-    widened = WIDENED_AS.get(number_format, number_format)
     return (
         (EVERYWHERE, "all"),
         (PLATFORM, platform),
         (ARCHITECTURE, architecture),
-        (NUMBER_FORMAT, f"{multiplied if native else f'widened {widened}'}-{platform}"),
+        (NUMBER_FORMAT, f"{_kernels(number_format, native)}-{platform}"),
         (ENGINE, engine),
         (FAMILY, family_name(engine, platform)),
     )
+
+
+def _kernels(number_format: str, native: bool) -> str:
+    if not native:
+        return f"widened {WIDENED_AS.get(number_format, number_format)}"
+    four_bits = multiplied_as(PRECISIONS[number_format].expert_weights) == "fp4"
+    return FOUR_BITS if four_bits else number_format
 
 
 def corrected(

@@ -82,6 +82,11 @@ class Model:
     source: Source = ASSUMED
 
     @property
+    def residual_size(self) -> int:
+        """Elements of a token's residual stream, all copies."""
+        return self.residual_streams * self.hidden_size
+
+    @property
     def moe(self) -> bool:
         return any(part.experts for part in self.feed_forward)
 

@@ -16,6 +16,7 @@ With pipeline parallelism `stages` steps are in flight at once, so a new step ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -131,3 +132,16 @@ class KvTransfer:
     "Whole model, all layers and ranks."
     decode_slowdown_frac: float
     "A decode step that overlaps with an incoming transfer takes (1 + this) as long."
+
+
+def to_one_width(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays of several lengths as rows of one; past its end a row repeats its last value.
+
+    >>> to_one_width([np.array([1.0]), np.array([2.0, 3.0])]).tolist()
+    [[1.0, 1.0], [2.0, 3.0]]
+    """
+    found = np.empty((len(rows), max(len(row) for row in rows)))
+    for i, row in enumerate(rows):
+        found[i, : len(row)] = row
+        found[i, len(row) :] = row[-1]
+    return found

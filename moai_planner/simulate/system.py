@@ -17,7 +17,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from moai_planner.domain.step import KvTransfer
+from moai_planner.domain.step import KvTransfer, to_one_width
 from moai_planner.simulate import fields as f
 from moai_planner.simulate.instance import InstanceModel
 
@@ -118,12 +118,10 @@ def build_machine(system: System) -> Machine:
                 pools.append(_in_turns(copies))
             lane_pools.append(len(pools) - 1 if groups else -1)
         lanes.append(_lane_row(lane, lane_pools))
-    width = max(len(model.step_times.decode_s) for model in models)
-    points = max(len(model.step_times.tokens) for model in models)
     return Machine(
-        decode_s=np.stack([_padded(model.step_times.decode_s, width) for model in models]),
-        tokens=np.stack([_padded(model.step_times.tokens, points) for model in models]),
-        mixed_s=np.stack([_padded(model.step_times.mixed_s, points) for model in models]),
+        decode_s=to_one_width([model.step_times.decode_s for model in models]),
+        tokens=to_one_width([model.step_times.tokens for model in models]),
+        mixed_s=to_one_width([model.step_times.mixed_s for model in models]),
         points=np.array([len(model.step_times.tokens) for model in models], np.int64),
         pool_first=np.concatenate([[0], np.cumsum([len(pool) for pool in pools])]).astype(np.int64),
         pool_ranks=np.concatenate([np.array(pool, np.int64) for pool in pools]),
@@ -203,11 +201,6 @@ def _lane_row(lane: ServingLane, pools: list[int]) -> list[float]:
         row[f.NIC_RATE] = max(transfer.nic_bytes_per_s, transfer.bytes_per_s)
         row[f.TOKEN_BYTES] = transfer.bytes_per_token
     return row
-
-
-def _padded(values: np.ndarray, width: int) -> np.ndarray:
-    values = np.asarray(values, float)
-    return np.concatenate([values, np.full(width - len(values), values[-1])])
 
 
 def largest_request_tokens(system: System) -> int:
