@@ -83,6 +83,9 @@ class Work:
     reduce_network_hops: Column
     reduce_s_per_token: Column
     "At the link's full rate."
+    one_shot_tokens: Column
+    "Tokens up to which every rank reads what it sums from all others at once."
+    one_shot_s_per_token: Column
     reduce_network_s_per_token: Column
     gather_s_per_row: Column
     exchange_count: Column

@@ -7,6 +7,11 @@ All-reduce of b bytes over n ranks (two-shot, Thakur et al. 2005), each rank rea
 
 .. math:: t = h + \frac{2 (n-1)}{n} \frac{b}{r}
 
+Small sums go in one shot: every rank reads everything from all others, n−1 instead of 2(n−1)/n, and ranks
+meet twice instead of three times. How much is small differs: vLLM and SGLang go by bytes (vLLM's
+`custom_all_reduce.cuh`), ATOM too (aiter's copy of it), TensorRT-LLM by tokens, however wide
+(`kOneShotMaxToken` of its fused kernels).
+
 Inside the fast network h does not grow with n: small all-reduces of an 8 × H100 server take as long over two
 ranks as over eight (Vidur's network profiles). Between nodes it is paid per doubling of the nodes.
 
@@ -15,8 +20,8 @@ Norms over all heads at once (MiniMax-M2) add a sum of a few bytes a token, whic
 
 On a mesh a group of n of D devices has only (n−1)/(D−1) of a device's ports towards its members.
 
->>> all_reduce_bytes_factor(8)
-1.75
+>>> all_reduce_bytes_factor(8), one_shot_bytes_factor(8)
+(1.75, 7.0)
 >>> from moai_planner.domain.units import GIGA
 >>> group_rate(Link("mesh", 448 * GIGA, 8), 2) / GIGA, group_rate(Link("switch", 450 * GIGA, 8), 2) / GIGA
 (64.0, 450.0)
@@ -30,7 +35,16 @@ from dataclasses import dataclass
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.domain.accelerator import Accelerator, Link
 from moai_planner.domain.precision import bytes_per_element
+from moai_planner.domain.units import KIBI
 
+ONE_SHOT_TOKENS = {"trtllm": 128}
+ONE_SHOT_BYTES = {"atom": (160 * KIBI, 80 * KIBI)}
+USUAL_ONE_SHOT_BYTES = (512 * KIBI, 256 * KIBI)
+"""Sums below the first go in one shot over up to four ranks, below the second over more; over two ranks all
+do."""
+PAIR, FEW_RANKS = 2, 4
+TWO_SHOT_HOPS = 1.5
+"""Latency of a sum in two shots, in those of one shot: three meetings of all ranks instead of two."""
 CHASSIS_DEVICES = 8
 """A fast network of more devices than this joins chassis into a rack (NVL72)."""
 
@@ -42,6 +56,8 @@ class Traffic:
     reduce_hops: float
     reduce_network_hops: float
     reduce_s_per_token: float
+    one_shot_tokens: float
+    one_shot_s_per_token: float
     reduce_network_s_per_token: float
     gather_s_per_row: float
     exchange_count: float
@@ -56,6 +72,27 @@ class Traffic:
 def all_reduce_bytes_factor(ranks: int) -> float:
     """Bytes a rank sends per byte reduced, 2(n−1)/n."""
     return 2.0 * (ranks - 1) / ranks
+
+
+def one_shot_bytes_factor(ranks: int) -> float:
+    """Bytes a rank reads per byte reduced when it reads everything from all others."""
+    return ranks - 1.0
+
+
+def one_shot_tokens(engine: str, ranks: int, token_bytes: float) -> float:
+    """Tokens of a step up to which its sums go in one shot.
+
+    >>> [one_shot_tokens("vllm", ranks, 16 * KIBI) for ranks in (2, 4, 8)], one_shot_tokens("trtllm", 8, 1.0)
+    ([inf, 31.0, 15.0], 128.0)
+    """
+    if ranks == 1:
+        return 0.0
+    if engine in ONE_SHOT_TOKENS:
+        return float(ONE_SHOT_TOKENS[engine])
+    if ranks <= PAIR:
+        return math.inf
+    few, many = ONE_SHOT_BYTES.get(engine, USUAL_ONE_SHOT_BYTES)
+    return math.ceil((few if ranks <= FEW_RANKS else many) / token_bytes) - 1.0
 
 
 def group_rate(link: Link, ranks: int) -> float:
@@ -91,12 +128,16 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
     reduces = 2 * fullest * model.layers + 1 - (expert_layers if exchanging else 0)
     sums = reduces + fullest * sum(part.layers for part in model.attention if part.joint_norm)
     hops, network_hops, s_per_byte, network_s_per_byte = _all_reduce(c, layout.tp)
+    local = min(layout.tp, fast_domain(c.accelerator, c.devices_per_node))
+    one_shot = one_shot_bytes_factor(local) / all_reduce_bytes_factor(local) if local > 1 else 1.0
     exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0)
     sends, crossing, send_s, send_network_s = _sends(c, model.residual_size * width)
     return Traffic(
         reduce_hops=sums * hops,
         reduce_network_hops=sums * network_hops,
         reduce_s_per_token=reduces * token_bytes * s_per_byte,
+        one_shot_tokens=one_shot_tokens(c.engine.name, local, token_bytes),
+        one_shot_s_per_token=reduces * token_bytes * s_per_byte * one_shot,
         reduce_network_s_per_token=reduces * token_bytes * network_s_per_byte,
         gather_s_per_row=model.vocabulary_size * width * s_per_byte / 2,
         exchange_count=exchange[0],

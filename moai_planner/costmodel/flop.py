@@ -91,7 +91,7 @@ def attention_work(c: Configuration, fullest: float) -> dict[str, float]:
     for part in c.model.attention:
         layers = fullest * part.layers
         limit = attention_limit_tokens(part, c.engine.max_model_len)
-        read_as = narrow_kv.read_as(c.accelerator.architecture, part.kind, c.precision.kv)
+        read_as = narrow_kv.read_as(c.accelerator.architecture, part.kind, c.precision.kv, c.engine.name)
         bytes_per_token = layers * kv.layer_kv_bytes_per_token(part, read_as, tp)
         reach = "window_" if limit else ""
         total[(reach or "kv_") + "bytes_per_token"] += bytes_per_token

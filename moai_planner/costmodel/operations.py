@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from moai_planner.costmodel.arrays import Work
+from moai_planner.costmodel.comm import TWO_SHOT_HOPS
 from moai_planner.costmodel.roofline import Numbers, experts_touched, paid_rows, product_s, roofline_s
 from moai_planner.domain.parameters import Parameters
 
@@ -123,13 +124,17 @@ def state_s_per_token(w: Work, p: Parameters) -> Numbers:
 
 
 def all_reduce_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
-    """Sums over tensor ranks after attention and feed-forward, and of norms over all heads."""
-    latency = w.reduce_hops * p.collective_hop_s + w.reduce_network_hops * p.network_hop_s
-    per_token = (
-        w.reduce_s_per_token / p.collective_bandwidth_frac
-        + w.reduce_network_s_per_token / p.network_bandwidth_frac
-    )
-    return latency + per_token * tokens
+    """Sums over tensor ranks after attention and feed-forward, and of norms over all heads.
+
+    Where two shots would take less than the largest single shot, they take as long.
+    """
+    latency = w.reduce_hops * p.collective_hop_s
+    small = np.minimum(tokens, w.one_shot_tokens)
+    one_shot = latency + w.one_shot_s_per_token / p.collective_bandwidth_frac * small
+    two_shot = TWO_SHOT_HOPS * latency + w.reduce_s_per_token / p.collective_bandwidth_frac * tokens
+    inside = np.where(tokens <= w.one_shot_tokens, one_shot, np.maximum(one_shot, two_shot))
+    network = w.reduce_network_s_per_token / p.network_bandwidth_frac * tokens
+    return inside + w.reduce_network_hops * p.network_hop_s + network
 
 
 def exchange_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:

@@ -145,16 +145,21 @@ def step_times_of(
 
 
 @lru_cache(maxsize=1024)
-def token_grid(max_num_batched_tokens: int, max_num_seqs: int) -> np.ndarray:
+def token_grid(max_num_batched_tokens: int, max_num_seqs: int, jumps: tuple[float, ...] = ()) -> np.ndarray:
     """Increasing token counts from 1 to the largest step; read-only, since the same for all who ask.
+
+    `jumps` are counts after which a step's time changes at once.
 
     >>> token_grid(8, 4).tolist()
     [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0]
+    >>> token_grid(64, 4, (40.0,)).tolist()[-5:]
+    [32.0, 40.0, 41.0, 51.0, 64.0]
     """
     largest = max(max_num_batched_tokens, max_num_seqs, 2)
     octaves = np.log2(largest)
     points = 2.0 ** np.linspace(0.0, octaves, int(np.ceil(octaves * POINTS_PER_OCTAVE)) + 1)
-    grid = np.unique(np.append(np.round(points), float(largest)))
+    edges = [count for jump in jumps for count in (jump, jump + 1.0) if 1.0 <= count < largest]
+    grid = np.unique(np.concatenate((np.round(points), edges, [float(largest)])))
     grid.setflags(write=False)
     return grid
 
@@ -163,7 +168,11 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
     """Evaluate every table of a chunk on common grids, then hand each configuration its own."""
     engines = [c.engine for c in part]
     decode = _decode_tables(w, p, engines)
-    grids = [token_grid(e.max_num_batched_tokens, e.max_num_seqs) for e in engines]
+    jumps = np.column_stack((w.captured_tokens, w.one_shot_tokens))
+    grids = [
+        token_grid(e.max_num_batched_tokens, e.max_num_seqs, tuple(jump))
+        for e, jump in zip(engines, jumps.tolist(), strict=True)
+    ]
     mixed = _mixed_tables(w, p, grids)
     row = np.broadcast_to(step.mixed_row_s(w, p), (len(part), 1))
     pair = np.broadcast_to(op.pair_s(w, p), (len(part), 1))

@@ -11,7 +11,7 @@ from moai_planner.costmodel import operations
 from moai_planner.costmodel.arrays import work_of
 from moai_planner.costmodel.breakdown import breakdown
 from moai_planner.costmodel.checks import layout_problems
-from moai_planner.costmodel.comm import all_reduce_bytes_factor, group_rate, traffic
+from moai_planner.costmodel.comm import TWO_SHOT_HOPS, all_reduce_bytes_factor, group_rate, traffic
 from moai_planner.costmodel.launch import PROMPT_LAYER_S
 from moai_planner.costmodel.memory import memory_budget, weight_bytes_per_device
 from moai_planner.costmodel.roofline import experts_touched
@@ -121,6 +121,47 @@ def test_all_reduce_matches_bytes_by_hand():
     assert found.reduce_hops == 161
     assert found.reduce_s_per_token == pytest.approx(161 * 8192 * 2 * 1.75 / 450e9)
     assert all_reduce_bytes_factor(2) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("engine", "tp", "most"),
+    [
+        ("vllm", 8, 15),
+        ("vllm", 4, 31),
+        ("atom", 8, 4),
+        ("atom", 4, 9),
+        ("trtllm", 8, 128),
+        ("trtllm", 4, 128),
+    ],
+)
+def test_small_sums_go_in_one_shot(engine, tp, most):
+    """70B, 16 KiB a token: up to the limit n−1 times the bytes in one latency, far above it 2(n−1)/n in 1.5,
+    and between them never less than at the limit."""
+    c = configuration(DENSE, "h200_sxm", name=engine, tp=tp)
+    w, p = work_of(c), c.parameters
+    rate = 450e9 * p.collective_bandwidth_frac
+    sums, token_bytes, far = 161, 8192 * 2, 8 * most
+    for tokens, bytes_factor, hops in ((most, tp - 1, 1.0), (far, 2 * (tp - 1) / tp, TWO_SHOT_HOPS)):
+        expected = sums * (hops * p.collective_hop_s + tokens * token_bytes * bytes_factor / rate)
+        assert float(operations.all_reduce_s(w, p, tokens)) == pytest.approx(expected)
+    assert np.all(np.diff(operations.all_reduce_s(w, p, np.arange(1.0, far))) >= 0)
+
+
+def test_two_ranks_sum_in_one_shot_whatever_its_size():
+    """Both shots would move the same bytes."""
+    c = configuration(DENSE, "h200_sxm", tp=2)
+    w, p = work_of(c), c.parameters
+    few, many = (float(operations.all_reduce_s(w, p, tokens)) for tokens in (1.0, 8192.0))
+    latency = w.reduce_hops * p.collective_hop_s
+    assert many - latency == pytest.approx(8192 * (few - latency))
+
+
+def test_a_step_just_above_what_is_captured_is_launched():
+    """512 rows are replayed in pieces, 513 are launched by the host: no step between pays half."""
+    c = configuration(DENSE, "h200_sxm", tp=1)
+    times, w = step_times(c), work_of(c)
+    replayed, launched = (float(times.mixed_step_s(tokens, 0, 0, 0)) for tokens in (512, 513))
+    assert launched - replayed == pytest.approx(w.kernels * c.parameters.host_kernel_s, rel=0.1)
 
 
 def test_a_group_over_nodes_pays_the_network():
