@@ -4,8 +4,9 @@
    admitted sequence is preempted and will compute its prompt and its tokens again.
 2. Prompts that are partly computed get their next chunk, oldest first.
 3. Unless something was preempted: sequences whose KV has arrived join, then the queue is admitted in order
-   while sequences, step tokens and blocks last. A prompt takes at most what is left of the step's tokens
-   and at most the long-prefill threshold.
+   while sequences, step tokens and blocks last: blocks for the whole sequence, though it takes only those of
+   its first chunk (vLLM's `scheduler_reserve_full_isl`, on by default). A prompt takes at most what is left
+   of the step's tokens and at most the long-prefill threshold.
 """
 
 from __future__ import annotations
@@ -189,7 +190,8 @@ def schedule(
         cached = hits * rank[r, GRANULE_TOKENS]
         chunk = _chunk(rank, r, total - cached)
         need = (cached + chunk + block - 1) // block - hits * rank[r, GRANULE_BLOCKS]
-        if need + idle * rank[r, GRANULE_BLOCKS] > free_blocks(rank, r):
+        whole = (total + block - 1) // block - hits * rank[r, GRANULE_BLOCKS]
+        if whole + idle * rank[r, GRANULE_BLOCKS] > free_blocks(rank, r):
             rank[r, EVICTION_MATTERS] = idle
             break
         unlink(rank, request, r, WAIT_HEAD, WAIT_TAIL, i)

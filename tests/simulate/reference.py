@@ -183,7 +183,8 @@ class Rank:
             chunk = allowed(total - start)
             need = math.ceil((start + chunk) / self.block) - start // self.block
             revived = sum(1 for key in found if self.cached[key] == 0)
-            if need + revived * (self.granule // self.block) > self.free():
+            whole = math.ceil(total / self.block) - start // self.block
+            if whole + revived * (self.granule // self.block) > self.free():
                 break
             self.waiting.popleft()
             for key in found:
