@@ -14,6 +14,7 @@ from moai_planner.domain.corrections import (
     ENGINE,
     EVERYWHERE,
     FAMILY,
+    FORMAT_KERNELS,
     NUMBER_FORMAT,
     PLATFORM,
     Part,
@@ -52,7 +53,11 @@ FORMAT_FIELDS = (
     "expert_matmul_frac",
     "expert_bandwidth_frac",
 )
-LEVEL_FIELDS = {ARCHITECTURE: ARCHITECTURE_FIELDS, NUMBER_FORMAT: FORMAT_FIELDS}
+LEVEL_FIELDS = {
+    ARCHITECTURE: ARCHITECTURE_FIELDS,
+    NUMBER_FORMAT: FORMAT_FIELDS,
+    FORMAT_KERNELS: FORMAT_FIELDS,
+}
 """Levels that move some fields only."""
 LENGTH_FIELDS = ("context_token_s",)
 """Fields that only runs of several lengths tell from a cost per sequence: a family moves them where it has
@@ -67,6 +72,7 @@ SPREADS = {
     PLATFORM: 0.3,
     ARCHITECTURE: 0.25,
     NUMBER_FORMAT: 0.25,
+    FORMAT_KERNELS: 0.25,
     ENGINE: 0.7,
     FAMILY: 1.0,
 }

@@ -1,8 +1,9 @@
 """Corrections of assumed parameters, each shared by everything it speaks about.
 
 A device with an engine and a number format has the sum (in real form, see `parameters`) of what holds
-everywhere, on its platform, its architecture, for its number format there, for its engine, and for that
-engine on that platform. What nobody measured together is put together from what was measured apart.
+everywhere, on its platform, its architecture, for its number format on the platform and on the architecture,
+for its engine, and for that engine on that platform. What nobody measured together is put together from what
+was measured apart.
 
 >>> from moai_planner.domain.parameters import Parameters
 >>> found = corrected(Parameters(step_s=1e-3), {("engine", "vllm"): {"step_s": 0.7}}, (("engine", "vllm"),))
@@ -23,11 +24,11 @@ from moai_planner.domain.provenance import ASSUMED, Source
 Part = tuple[str, str]
 """(level, which one of it): `("architecture", "Hopper")`."""
 EVERYWHERE, PLATFORM, ARCHITECTURE = "everywhere", "platform", "architecture"
-NUMBER_FORMAT, ENGINE, FAMILY = "number_format", "engine", "family"
+NUMBER_FORMAT, FORMAT_KERNELS, ENGINE, FAMILY = "number_format", "format_kernels", "engine", "family"
 FOUR_BITS = "four-bit"
 WIDENED_AS = {"fp4": "mxfp4"}
 """Formats whose experts are those of another."""
-LEVELS = (EVERYWHERE, PLATFORM, ARCHITECTURE, NUMBER_FORMAT, ENGINE, FAMILY)
+LEVELS = (EVERYWHERE, PLATFORM, ARCHITECTURE, NUMBER_FORMAT, FORMAT_KERNELS, ENGINE, FAMILY)
 
 
 def family_name(engine: str, platform: str) -> str:
@@ -52,17 +53,20 @@ def parts_of(
 
     Kernels that widen weights are others than those that multiply them: formats count apart. Those that
     multiply four bits are one kind, whatever the block that shares a scale and the format of other layers.
+    Kernels of a format are written anew for each architecture.
 
     >>> parts_of("cuda", "Hopper", "vllm", "mxfp4", False)[3]
     ('number_format', 'widened mxfp4-cuda')
-    >>> parts_of("cuda", "Blackwell", "vllm", "mxfp4", True)[3]
-    ('number_format', 'four-bit-cuda')
+    >>> parts_of("cuda", "Blackwell", "vllm", "mxfp4", True)[3:5]
+    (('number_format', 'four-bit-cuda'), ('format_kernels', 'four-bit-Blackwell'))
     """
+    kernels = _kernels(number_format, native)
     return (
         (EVERYWHERE, "all"),
         (PLATFORM, platform),
         (ARCHITECTURE, architecture),
-        (NUMBER_FORMAT, f"{_kernels(number_format, native)}-{platform}"),
+        (NUMBER_FORMAT, f"{kernels}-{platform}"),
+        (FORMAT_KERNELS, f"{kernels}-{architecture}"),
         (ENGINE, engine),
         (FAMILY, family_name(engine, platform)),
     )
