@@ -90,6 +90,8 @@ class Work:
     gather_s_per_row: Column
     exchange_count: Column
     "Dispatches and combines of a pass."
+    exchange_network_hops: Column
+    "The same times the doublings of the nodes that they cross."
     exchange_s_per_token: Column
     exchange_network_s_per_token: Column
     sends: Column

@@ -15,6 +15,9 @@ meet twice instead of three times. How much is small differs: vLLM and SGLang go
 Inside the fast network h does not grow with n: small all-reduces of an 8 × H100 server take as long over two
 ranks as over eight (Vidur's network profiles). Between nodes it is paid per doubling of the nodes.
 
+So is the exchange of experts (MORI-EP on MI300X, 128 tokens: dispatch and combine take 35 and 47 µs in a
+server, 76 and 122 over two, 157 and 280 over four).
+
 Norms over all heads at once (MiniMax-M2) add a sum of a few bytes a token, which costs its latency alone
 (vLLM pull request 31493).
 
@@ -61,6 +64,7 @@ class Traffic:
     reduce_network_s_per_token: float
     gather_s_per_row: float
     exchange_count: float
+    exchange_network_hops: float
     exchange_s_per_token: float
     exchange_network_s_per_token: float
     sends: float
@@ -131,6 +135,7 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
     local = min(layout.tp, fast_domain(c.accelerator, c.devices_per_node))
     one_shot = one_shot_bytes_factor(local) / all_reduce_bytes_factor(local) if local > 1 else 1.0
     exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0)
+    exchange_nodes = -(-layout.tp * layout.dp // fast_domain(c.accelerator, c.devices_per_node))
     sends, crossing, send_s, send_network_s = _sends(c, model.residual_size * width)
     return Traffic(
         reduce_hops=sums * hops,
@@ -141,6 +146,7 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
         reduce_network_s_per_token=reduces * token_bytes * network_s_per_byte,
         gather_s_per_row=model.vocabulary_size * width * s_per_byte / 2,
         exchange_count=exchange[0],
+        exchange_network_hops=exchange[0] * math.log2(exchange_nodes),
         exchange_s_per_token=exchange[1],
         exchange_network_s_per_token=exchange[2],
         sends=sends,
