@@ -88,10 +88,10 @@ class Work:
     one_shot_s_per_token: Column
     reduce_network_s_per_token: Column
     gather_s_per_row: Column
-    exchange_count: Column
-    "Dispatches and combines of a pass."
-    exchange_network_hops: Column
-    "The same times the doublings of the nodes that they cross."
+    exchange_hops: Column
+    "Dispatches and combines of a pass, in latencies over eight ranks."
+    exchange_network_s: Column
+    "What their latency grows by between nodes."
     exchange_s_per_token: Column
     exchange_network_s_per_token: Column
     sends: Column

@@ -15,8 +15,13 @@ meet twice instead of three times. How much is small differs: vLLM and SGLang go
 Inside the fast network h does not grow with n: small all-reduces of an 8 × H100 server take as long over two
 ranks as over eight (Vidur's network profiles). Between nodes it is paid per doubling of the nodes.
 
-So is the exchange of experts (MORI-EP on MI300X, 128 tokens: dispatch and combine take 35 and 47 µs in a
-server, 76 and 122 over two, 157 and 280 over four).
+Dispatch to and combine from n ranks that hold experts take
+
+.. math:: t = a \log_8 n_{node} + 60 \mathrm{µs} \log_2 N
+
+beside their bytes: a over eight ranks of the fast network, and for each doubling of N nodes what low-latency
+exchanges of 128 tokens take longer (from one server to two MORI-EP's 41 and 75 µs on MI300X, 53 and 72 on
+MI355X, DeepEP's 41 and 81 on H800).
 
 Norms over all heads at once (MiniMax-M2) add a sum of a few bytes a token, which costs its latency alone
 (vLLM pull request 31493).
@@ -38,7 +43,7 @@ from dataclasses import dataclass
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.domain.accelerator import Accelerator, Link
 from moai_planner.domain.precision import bytes_per_element
-from moai_planner.domain.units import KIBI
+from moai_planner.domain.units import KIBI, MICRO
 
 ONE_SHOT_TOKENS = {"trtllm": 128}
 ONE_SHOT_BYTES = {"atom": (160 * KIBI, 80 * KIBI)}
@@ -48,6 +53,9 @@ do."""
 PAIR, FEW_RANKS = 2, 4
 TWO_SHOT_HOPS = 1.5
 """Latency of a sum in two shots, in those of one shot: three meetings of all ranks instead of two."""
+USUAL_RANKS = 8
+"""Ranks whose exchange has the latency of the parameters."""
+EXCHANGE_NETWORK_S = 60 * MICRO
 CHASSIS_DEVICES = 8
 """A fast network of more devices than this joins chassis into a rack (NVL72)."""
 
@@ -63,8 +71,8 @@ class Traffic:
     one_shot_s_per_token: float
     reduce_network_s_per_token: float
     gather_s_per_row: float
-    exchange_count: float
-    exchange_network_hops: float
+    exchange_hops: float
+    exchange_network_s: float
     exchange_s_per_token: float
     exchange_network_s_per_token: float
     sends: float
@@ -134,8 +142,7 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
     hops, network_hops, s_per_byte, network_s_per_byte = _all_reduce(c, layout.tp)
     local = min(layout.tp, fast_domain(c.accelerator, c.devices_per_node))
     one_shot = one_shot_bytes_factor(local) / all_reduce_bytes_factor(local) if local > 1 else 1.0
-    exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0)
-    exchange_nodes = -(-layout.tp * layout.dp // fast_domain(c.accelerator, c.devices_per_node))
+    exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0, 0.0)
     sends, crossing, send_s, send_network_s = _sends(c, model.residual_size * width)
     return Traffic(
         reduce_hops=sums * hops,
@@ -145,10 +152,10 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
         one_shot_s_per_token=reduces * token_bytes * s_per_byte * one_shot,
         reduce_network_s_per_token=reduces * token_bytes * network_s_per_byte,
         gather_s_per_row=model.vocabulary_size * width * s_per_byte / 2,
-        exchange_count=exchange[0],
-        exchange_network_hops=exchange[0] * math.log2(exchange_nodes),
-        exchange_s_per_token=exchange[1],
-        exchange_network_s_per_token=exchange[2],
+        exchange_hops=exchange[0],
+        exchange_network_s=exchange[1],
+        exchange_s_per_token=exchange[2],
+        exchange_network_s_per_token=exchange[3],
         sends=sends,
         send_network_share=crossing,
         send_s_per_token=send_s,
@@ -173,8 +180,8 @@ def _all_reduce(c: Configuration, ranks: int) -> tuple[float, float, float, floa
     return hops, math.log2(nodes), s_per_byte, network_s
 
 
-def _exchange(c: Configuration, expert_layers: float) -> tuple[float, float, float]:
-    r"""Dispatch and combine between the ranks that share the experts.
+def _exchange(c: Configuration, expert_layers: float) -> tuple[float, float, float, float]:
+    r"""Dispatch and combine between the ranks that share the experts: latencies and times per token.
 
     A token goes once to each rank that holds one of its experts; k experts over n ranks touch
     :math:`n (1 - (1 - 1/n)^k)` of them, and across the network once to each node. Experts split
@@ -195,7 +202,10 @@ def _exchange(c: Configuration, expert_layers: float) -> tuple[float, float, flo
     if nodes > 1:
         remote = nodes - 1.0 if layout.ep == 1 else _touched(nodes, chosen) * (nodes - 1) / nodes
         s_network = moved * remote * local / layout.tp / c.network_bytes_per_s
-    return 2.0 * expert_layers, expert_layers * s_inside, expert_layers * s_network
+    exchanges = 2.0 * expert_layers
+    hops = exchanges * math.log(local, USUAL_RANKS)
+    network_latency_s = exchanges * EXCHANGE_NETWORK_S * math.log2(nodes)
+    return hops, network_latency_s, expert_layers * s_inside, expert_layers * s_network
 
 
 def _touched(bins: float, draws: int) -> float:

@@ -140,7 +140,7 @@ def all_reduce_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
 def exchange_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     """Dispatch to and combine from the ranks that hold the experts."""
     per_token = (w.exchange_s_per_token + w.exchange_network_s_per_token) / p.all_to_all_bandwidth_frac
-    latency = w.exchange_count * p.all_to_all_s + w.exchange_network_hops * p.network_hop_s
+    latency = w.exchange_hops * p.all_to_all_s + w.exchange_network_s
     return expert_passes(w, tokens) * latency + per_token * tokens
 
 

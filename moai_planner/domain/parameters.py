@@ -73,7 +73,7 @@ class Parameters:
     network_bandwidth_frac: float = 0.75
     "Share of the network between nodes that collectives reach."
     all_to_all_s: float = 25.0 * MICRO
-    "Latency of one expert dispatch or combine."
+    "Latency of one expert dispatch or combine over eight ranks."
     all_to_all_bandwidth_frac: float = 0.55
     "Share of a network's rate that dispatch and combine reach."
     transfer_s: float = 4.0 * MILLI
