@@ -12,7 +12,6 @@ the server in their own simulator's input (`bench/examples/*/config.json` of LLM
 from __future__ import annotations
 
 import json
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from moai_planner.catalog.accelerators import accelerator
 from moai_planner.catalog.models import model as shipped_model
 from moai_planner.catalog.parameters import parameters_for
 from moai_planner.cli.measured_profiles import profile_for
-from moai_planner.costmodel.comm import USUAL_RANKS
+from moai_planner.costmodel.comm import latency_share
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import step_times
 from moai_planner.domain.layout import Engine, Layout
@@ -72,7 +71,7 @@ def over_their_link(c: Configuration) -> Configuration:
         collective_bandwidth_frac=1.0,
         all_to_all_bandwidth_frac=1.0,
         collective_hop_s=LINK_S,
-        all_to_all_s=LINK_S / math.log(max(c.layout.devices, 2), USUAL_RANKS),
+        all_to_all_s=LINK_S / latency_share(c.layout.devices),
     )
     return replace(c, accelerator=device, measured=replace(c.measured, beside=beside))
 

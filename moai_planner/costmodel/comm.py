@@ -17,11 +17,11 @@ ranks as over eight (Vidur's network profiles). Between nodes it is paid per dou
 
 Dispatch to and combine from n ranks that hold experts take
 
-.. math:: t = a \log_8 n_{node} + 60 \mathrm{µs} \log_2 N
+.. math:: t = a \frac{1 + \log_8 n_{node}}{2} + 60 \mathrm{µs} \log_2 N
 
-beside their bytes: a over eight ranks of the fast network, and for each doubling of N nodes what low-latency
-exchanges of 128 tokens take longer (from one server to two MORI-EP's 41 and 75 µs on MI300X, 53 and 72 on
-MI355X, DeepEP's 41 and 81 on H800).
+beside their bytes: a over eight ranks of the fast network (that half of it grows with the ranks is assumed),
+and for each doubling of N nodes what low-latency exchanges of 128 tokens take longer (from one server to two
+MORI-EP's 41 and 75 µs on MI300X, 53 and 72 on MI355X, DeepEP's 41 and 81 on H800).
 
 Norms over all heads at once (MiniMax-M2) add a sum of a few bytes a token, which costs its latency alone
 (vLLM pull request 31493).
@@ -105,6 +105,15 @@ def one_shot_tokens(engine: str, ranks: int, token_bytes: float) -> float:
         return math.inf
     few, many = ONE_SHOT_BYTES.get(engine, USUAL_ONE_SHOT_BYTES)
     return math.ceil((few if ranks <= FEW_RANKS else many) / token_bytes) - 1.0
+
+
+def latency_share(ranks: int) -> float:
+    """Latency of an exchange over so many ranks of the fast network, in that over eight.
+
+    >>> [round(latency_share(ranks), 2) for ranks in (2, 8, 64)]
+    [0.67, 1.0, 1.5]
+    """
+    return (1 + math.log(ranks, USUAL_RANKS)) / 2
 
 
 def group_rate(link: Link, ranks: int) -> float:
@@ -203,7 +212,7 @@ def _exchange(c: Configuration, expert_layers: float) -> tuple[float, float, flo
         remote = nodes - 1.0 if layout.ep == 1 else _touched(nodes, chosen) * (nodes - 1) / nodes
         s_network = moved * remote * local / layout.tp / c.network_bytes_per_s
     exchanges = 2.0 * expert_layers
-    hops = exchanges * math.log(local, USUAL_RANKS)
+    hops = exchanges * latency_share(local)
     network_latency_s = exchanges * EXCHANGE_NETWORK_S * math.log2(nodes)
     return hops, network_latency_s, expert_layers * s_inside, expert_layers * s_network
 

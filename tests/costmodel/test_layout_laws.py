@@ -174,7 +174,7 @@ def test_a_group_over_nodes_pays_the_network():
 
 @pytest.mark.parametrize(
     ("ranks", "on", "inside", "doublings"),
-    [(2, "h200_sxm", 1 / 3, 0), (8, "h200_sxm", 1, 0), (32, "h200_sxm", 1, 2), (64, "gb200_nvl72", 2, 0)],
+    [(2, "h200_sxm", 2 / 3, 0), (8, "h200_sxm", 1, 0), (32, "h200_sxm", 1, 2), (64, "gb200_nvl72", 1.5, 0)],
 )
 def test_exchanges_take_longer_over_more_ranks_and_nodes(ranks, on, inside, doublings):
     """Latency by the logarithm of the ranks in a fast network, 60 us more for each doubling of the nodes."""
