@@ -26,7 +26,7 @@ from moai_planner.catalog.accelerators import accelerator
 from moai_planner.catalog.parameters import assumed_for
 from moai_planner.cli.output import write_text
 from moai_planner.costmodel.comm import group_rate
-from moai_planner.costmodel.roofline import paid_rows, product_s, roofline_s
+from moai_planner.costmodel.roofline import paid_rows, product_s, roofline_s, width_share
 from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.parameters import BOUNDS
 from moai_planner.domain.precision import bytes_per_element, multiplied_as, precision
@@ -81,7 +81,9 @@ def _experts_s(a: Accelerator, number_format: str, d: pd.DataFrame, p: Mapping[s
     rows = paid_rows(d.rows, d.touched * p["expert_half_tokens"])
     memory = d.touched * d.weights * bytes_per_element(number_format)
     memory = memory / (a.memory_bandwidth_bytes_per_s * p["expert_bandwidth_frac"])
-    return roofline_s(2 * d.weights * rows / (peak * p["expert_matmul_frac"]), memory, UNOVERLAPPED)
+    half_width = assumed_for(a, "vllm", precision(number_format)).expert_half_width
+    reached = peak * p["expert_matmul_frac"] * width_share(d.width, half_width)
+    return roofline_s(2 * d.weights * rows / reached, memory, UNOVERLAPPED)
 
 
 def _decode_s(a: Accelerator, number_format: str, d: pd.DataFrame, p: Mapping[str, float]) -> np.ndarray:

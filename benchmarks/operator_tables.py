@@ -153,6 +153,7 @@ def experts() -> pd.DataFrame:
                 d.expert.to_numpy(float), d.topk.to_numpy(float), d.token.to_numpy(float)
             ),
             "weights": (3 * d.model_dim * d.inter_dim).astype(float),
+            "width": d.inter_dim.astype(float),
             "s": d.us * MICRO,
         }
     )
@@ -160,7 +161,7 @@ def experts() -> pd.DataFrame:
     for device, _, _, d in _card_tables("moe.csv.gz"):
         frame = pd.DataFrame({"rows": d.tokens * 8.0, "touched": d.activated_experts.astype(float)})
         frame = frame.assign(
-            s=d.time_us * MICRO, shape=d.activated_experts.astype(str), weights=3.0 * 2048 * 768
+            s=d.time_us * MICRO, shape=d.activated_experts.astype(str), weights=3.0 * 2048 * 768, width=768.0
         )
         cards.append(frame.assign(device=device, number_format="bf16", kind="vllm experts"))
     return pd.concat([amd, *cards], ignore_index=True)

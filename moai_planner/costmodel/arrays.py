@@ -48,6 +48,8 @@ class Work:
     experts_per_token: Column
     expert_parameters: Column
     "Of the slice of one expert that a rank holds."
+    expert_width: Column
+    "Inner width of that slice."
     expert_bytes: Column
     expert_flop_per_s: Column
     expert_chunk_tokens: Column
@@ -172,12 +174,14 @@ def _expert_work(c: Configuration, fullest: float) -> dict[str, float]:
     ranks = max(1, min(layout.ep, layout.tp * layout.dp))
     one = sum(p.layers * weights.expert_parameters(c.model.hidden_size, p) for p in parts) / max(layers, 1)
     slice_parameters = one * ranks / (layout.tp * layout.dp)
+    width = max((part.intermediate_size for part in parts), default=1)
     return {
         "expert_layers": fullest * layers,
         "experts": experts,
         "experts_per_rank": experts / ranks,
         "experts_per_token": max((part.experts_per_token for part in parts), default=1),
         "expert_parameters": slice_parameters,
+        "expert_width": width * ranks / (layout.tp * layout.dp),
         "expert_bytes": slice_parameters * bytes_per_element(number_format),
         "expert_flop_per_s": c.accelerator.flop_per_s(multiplied_as(number_format)),
         "expert_chunk_tokens": launch.expert_chunk_tokens(c.engine, layout),

@@ -36,6 +36,18 @@ def paid_rows(rows: Numbers, half_rows: Numbers) -> Numbers:
     return rows + half_rows * rows / (rows + half_rows)
 
 
+def width_share(width: Numbers, half_width: Numbers) -> Numbers:
+    r"""Share of their best rate that products of this inner width reach, :math:`w/(w + w_{1/2})`.
+
+    Fused experts of MI355X reach 1.1 PFLOP/s in MXFP4 over slices of 256 and 2.6 over whole experts of 2,048,
+    in fp8 0.4 over 128 and 1.3 over 1,536 (AMD's tuned tables).
+
+    >>> width_share(256.0, 200.0) < 0.57, width_share(2048.0, 200.0) > 0.91
+    (True, True)
+    """
+    return width / (width + half_width)
+
+
 def product_s(
     parameters: Numbers, rows: Numbers, half_rows: Numbers, flop_per_s: Numbers, frac: Numbers
 ) -> Numbers:

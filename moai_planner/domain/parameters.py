@@ -39,6 +39,8 @@ class Parameters:
     "Share of the memory bandwidth when decode attention reads KV."
     expert_matmul_frac: float = 0.55
     "Share of the dense peak in grouped expert products."
+    expert_half_width: float = 1.0
+    "Inner width of an expert's slice on a rank at which products reach half of that share."
     expert_half_tokens: float = 60.0
     "The same rows lost, per expert (tiles are padded)."
     expert_bandwidth_frac: float = 0.70
@@ -156,6 +158,7 @@ FIELDS: tuple[FieldBounds, ...] = (
     FieldBounds("attention_frac", 0.01, 1.0, "logit"),
     FieldBounds("kv_bandwidth_frac", 0.02, 1.0, "logit"),
     FieldBounds("expert_matmul_frac", 0.01, 1.0, "logit"),
+    FieldBounds("expert_half_width", 1.0, 4096.0, "log"),
     FieldBounds("expert_half_tokens", 0.5, 1024.0, "log"),
     FieldBounds("expert_bandwidth_frac", 0.02, 1.0, "logit"),
     FieldBounds("expert_skew", 0.01, 10.0, "log"),

@@ -19,7 +19,15 @@ from moai_planner.costmodel.serving import kv_transfer, step_times
 from moai_planner.costmodel.weights import checkpoint_bytes
 from moai_planner.domain.accelerator import Link
 from moai_planner.domain.layout import Layout
-from tests.costmodel.cases import ALL, DENSE, EXPERTS, LATENT, WINDOWED, configuration
+from tests.costmodel.cases import (
+    ALL,
+    DENSE,
+    EXPERTS,
+    LATENT,
+    WINDOWED,
+    configuration,
+    with_parameters,
+)
 
 
 @pytest.mark.parametrize("which", ALL)
@@ -245,6 +253,16 @@ def test_more_rows_than_experts_exchange_at_once_take_several_passes():
         assert float(seconds(halves, p, 256.0)) == float(seconds(whole, p, 256.0))
         assert float(seconds(halves, p, 512.0)) == pytest.approx(2.0 * float(seconds(whole, p, 256.0)))
     assert float(operations.experts_s(halves, p, 512.0)) > float(operations.experts_s(whole, p, 512.0))
+
+
+@pytest.mark.parametrize(("half_width", "ratio"), [(1.0, 1.0), (256.0, (2048 + 256) / 2048 * 256 / 512)])
+def test_slices_of_experts_multiply_slower_than_whole_ones(half_width, ratio):
+    """R1 on eight devices, many rows: slices of 256 at half the rate, whole experts of 2,048 at 8/9 of it."""
+    values = {"expert_half_width": half_width, "expert_imbalance": 1.0, "unoverlapped_frac": 0.0}
+    sliced, whole = (with_parameters(configuration(LATENT, tp=8, ep=ep), **values) for ep in (1, 8))
+    rows = 1e6
+    slow, fast = (float(operations.experts_s(work_of(c), c.parameters, rows)) for c in (sliced, whole))
+    assert fast / slow == pytest.approx(ratio, rel=0.02)
 
 
 def test_norms_over_all_heads_sum_once_more_a_layer():
