@@ -1,6 +1,6 @@
 """Replay runs with one line a request through the simulator: error of TTFT, TPOT, E2E.
 
-    python benchmarks/replay.py [FOLDER] [--no-profile] [--link]
+    python benchmarks/replay.py [FOLDER] [--no-profile | --link]
 
 FOLDER (default: `runs` beside the project) holds NAME__meta.json (engine settings as vLLM resolved them) and
 NAME__requests.jsonl (arrival, lengths, times). Arrivals and lengths are the run's own; step times are
@@ -27,6 +27,7 @@ from moai_planner.costmodel.comm import latency_share
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import step_times
 from moai_planner.domain.layout import Engine, Layout
+from moai_planner.domain.operators import OperatorTable
 from moai_planner.domain.precision import PRECISIONS
 from moai_planner.domain.units import GIGA, MICRO
 from moai_planner.simulate.instance import instance_of
@@ -71,7 +72,7 @@ def over_their_link(c: Configuration) -> Configuration:
         collective_bandwidth_frac=1.0,
         all_to_all_bandwidth_frac=1.0,
         collective_hop_s=LINK_S,
-        all_to_all_s=LINK_S / latency_share(c.layout.devices),
+        all_to_all_s=LINK_S / latency_share(max(c.layout.tp * c.layout.dp, 1)),
     )
     return replace(c, accelerator=device, measured=replace(c.measured, beside=beside))
 
@@ -90,7 +91,7 @@ def replay(folder: Path, name: str, profiled: bool, link: bool = False) -> tuple
     rows = sorted((json.loads(line) for line in lines), key=lambda row: row["queued_ts"])
     column = {key: np.array([row[key] for row in rows]) for key in rows[0] if key != "request_id"}
     c = configuration_of(name, meta, profiled)
-    c = over_their_link(c) if link and c.measured else c
+    c = over_their_link(c) if link and isinstance(c.measured, OperatorTable) else c
     instance = instance_of(c, step_times(c))
     if "kv_cache" in meta:
         blocks = meta["kv_cache"]["num_gpu_blocks"]

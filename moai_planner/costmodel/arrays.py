@@ -90,10 +90,10 @@ class Work:
     one_shot_s_per_token: Column
     reduce_network_s_per_token: Column
     gather_s_per_row: Column
-    exchange_hops: Column
+    exchange_latencies: Column
     "Dispatches and combines of a pass, in latencies over eight ranks."
-    exchange_network_s: Column
-    "What their latency grows by between nodes."
+    exchange_network_hops: Column
+    "The same times the doublings of the nodes that they cross."
     exchange_s_per_token: Column
     exchange_network_s_per_token: Column
     sends: Column
@@ -174,7 +174,7 @@ def _expert_work(c: Configuration, fullest: float) -> dict[str, float]:
     ranks = max(1, min(layout.ep, layout.tp * layout.dp))
     one = sum(p.layers * weights.expert_parameters(c.model.hidden_size, p) for p in parts) / max(layers, 1)
     slice_parameters = one * ranks / (layout.tp * layout.dp)
-    width = max((part.intermediate_size for part in parts), default=1)
+    width = sum(p.layers * p.intermediate_size for p in parts) / layers if parts else 1.0
     return {
         "expert_layers": fullest * layers,
         "experts": experts,

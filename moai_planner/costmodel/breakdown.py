@@ -149,9 +149,9 @@ def window_pairs(chunk: float, context: float, window: float) -> float:
 
 def _communication(build: _Builder, w: Work, p: Parameters, tokens: float) -> None:
     for name, total, fixed, ideal in (
-        ("all-reduce", op.all_reduce_s(w, p, tokens), op.all_reduce_s(w, p, 0.0),
+        ("all-reduce", op.all_reduce_s(w, p, tokens), op.all_reduce_latency_s(w, p, tokens),
          (w.reduce_s_per_token + w.reduce_network_s_per_token) * tokens),
-        ("expert dispatch and combine", op.exchange_s(w, p, tokens), op.exchange_s(w, p, 0.0),
+        ("expert dispatch and combine", op.exchange_s(w, p, tokens), op.exchange_latency_s(w, p, tokens),
          (w.exchange_s_per_token + w.exchange_network_s_per_token) * tokens),
         ("pipeline sends", op.send_s(w, p, tokens), op.send_s(w, p, 0.0),
          (w.send_s_per_token + w.send_network_s_per_token) * tokens),

@@ -10,18 +10,18 @@ All-reduce of b bytes over n ranks (two-shot, Thakur et al. 2005), each rank rea
 Small sums go in one shot: every rank reads everything from all others, n−1 instead of 2(n−1)/n, and ranks
 meet twice instead of three times. How much is small differs: vLLM and SGLang go by bytes (vLLM's
 `custom_all_reduce.cuh`), ATOM too (aiter's copy of it), TensorRT-LLM by tokens, however wide
-(`kOneShotMaxToken` of its fused kernels).
+(`kOneShotMaxToken` of its fused kernels). These kernels join up to eight devices of one fast network, two
+over PCI Express; other groups sum by NCCL, whose latency stands for itself.
 
 Inside the fast network h does not grow with n: small all-reduces of an 8 × H100 server take as long over two
 ranks as over eight (Vidur's network profiles). Between nodes it is paid per doubling of the nodes.
 
 Dispatch to and combine from n ranks that hold experts take
 
-.. math:: t = a \frac{1 + \log_8 n_{node}}{2} + 60 \mathrm{µs} \log_2 N
+.. math:: t = a \frac{1 + \log_8 n_{node}}{2} + b \min(\log_2 N, 2)
 
 beside their bytes: a over eight ranks of the fast network (that half of it grows with the ranks is assumed),
-and for each doubling of N nodes what low-latency exchanges of 128 tokens take longer (from one server to two
-MORI-EP's 41 and 75 µs on MI300X, 53 and 72 on MI355X, DeepEP's 41 and 81 on H800).
+b for the first two doublings of N nodes; published exchanges grow little beyond four.
 
 Norms over all heads at once (MiniMax-M2) add a sum of a few bytes a token, which costs its latency alone
 (vLLM pull request 31493).
@@ -43,19 +43,20 @@ from dataclasses import dataclass
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.domain.accelerator import Accelerator, Link
 from moai_planner.domain.precision import bytes_per_element
-from moai_planner.domain.units import KIBI, MICRO
+from moai_planner.domain.units import KIBI
 
 ONE_SHOT_TOKENS = {"trtllm": 128}
 ONE_SHOT_BYTES = {"atom": (160 * KIBI, 80 * KIBI)}
 USUAL_ONE_SHOT_BYTES = (512 * KIBI, 256 * KIBI)
 """Sums below the first go in one shot over up to four ranks, below the second over more; over two ranks all
 do."""
-PAIR, FEW_RANKS = 2, 4
+PAIR, FEW_RANKS, MOST_RANKS = 2, 4, 8
 TWO_SHOT_HOPS = 1.5
 """Latency of a sum in two shots, in those of one shot: three meetings of all ranks instead of two."""
 USUAL_RANKS = 8
 """Ranks whose exchange has the latency of the parameters."""
-EXCHANGE_NETWORK_S = 60 * MICRO
+MOST_DOUBLINGS = 2.0
+"""Doublings of the nodes after which the latency of exchanges hardly grows (DeepEP's table, to 256 ranks)."""
 CHASSIS_DEVICES = 8
 """A fast network of more devices than this joins chassis into a rack (NVL72)."""
 
@@ -71,8 +72,8 @@ class Traffic:
     one_shot_s_per_token: float
     reduce_network_s_per_token: float
     gather_s_per_row: float
-    exchange_hops: float
-    exchange_network_s: float
+    exchange_latencies: float
+    exchange_network_hops: float
     exchange_s_per_token: float
     exchange_network_s_per_token: float
     sends: float
@@ -91,14 +92,14 @@ def one_shot_bytes_factor(ranks: int) -> float:
     return ranks - 1.0
 
 
-def one_shot_tokens(engine: str, ranks: int, token_bytes: float) -> float:
+def most_one_shot_tokens(engine: str, ranks: int, token_bytes: float) -> float:
     """Tokens of a step up to which its sums go in one shot.
 
-    >>> [one_shot_tokens("vllm", ranks, 16 * KIBI) for ranks in (2, 4, 8)], one_shot_tokens("trtllm", 8, 1.0)
-    ([inf, 31.0, 15.0], 128.0)
+    >>> [most_one_shot_tokens("vllm", ranks, 16 * KIBI) for ranks in (2, 4, 8)]
+    [inf, 31.0, 15.0]
+    >>> most_one_shot_tokens("trtllm", 8, 16 * KIBI)
+    128.0
     """
-    if ranks == 1:
-        return 0.0
     if engine in ONE_SHOT_TOKENS:
         return float(ONE_SHOT_TOKENS[engine])
     if ranks <= PAIR:
@@ -149,20 +150,19 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
     reduces = 2 * fullest * model.layers + 1 - (expert_layers if exchanging else 0)
     sums = reduces + fullest * sum(part.layers for part in model.attention if part.joint_norm)
     hops, network_hops, s_per_byte, network_s_per_byte = _all_reduce(c, layout.tp)
-    local = min(layout.tp, fast_domain(c.accelerator, c.devices_per_node))
-    one_shot = one_shot_bytes_factor(local) / all_reduce_bytes_factor(local) if local > 1 else 1.0
+    one_shot_tokens, one_shot = _one_shot(c, token_bytes)
     exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0, 0.0)
     sends, crossing, send_s, send_network_s = _sends(c, model.residual_size * width)
     return Traffic(
         reduce_hops=sums * hops,
         reduce_network_hops=sums * network_hops,
         reduce_s_per_token=reduces * token_bytes * s_per_byte,
-        one_shot_tokens=one_shot_tokens(c.engine.name, local, token_bytes),
+        one_shot_tokens=one_shot_tokens,
         one_shot_s_per_token=reduces * token_bytes * s_per_byte * one_shot,
         reduce_network_s_per_token=reduces * token_bytes * network_s_per_byte,
         gather_s_per_row=model.vocabulary_size * width * s_per_byte / 2,
-        exchange_hops=exchange[0],
-        exchange_network_s=exchange[1],
+        exchange_latencies=exchange[0],
+        exchange_network_hops=exchange[1],
         exchange_s_per_token=exchange[2],
         exchange_network_s_per_token=exchange[3],
         sends=sends,
@@ -170,6 +170,19 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
         send_s_per_token=send_s,
         send_network_s_per_token=send_network_s,
     )
+
+
+def _one_shot(c: Configuration, token_bytes: float) -> tuple[float, float]:
+    """Tokens up to which sums go in one shot, and its bytes over those of two shots; without kernels of the
+    engine's own there is one way for all sizes."""
+    ranks = c.layout.tp
+    if ranks == 1:
+        return 0.0, 1.0
+    link, domain = local_link(c.accelerator), fast_domain(c.accelerator, c.devices_per_node)
+    if ranks > (PAIR if link.kind == "pcie" else min(MOST_RANKS, domain)):
+        return math.inf, 1.0
+    factor = one_shot_bytes_factor(ranks) / all_reduce_bytes_factor(ranks)
+    return most_one_shot_tokens(c.engine.name, ranks, token_bytes), factor
 
 
 def _all_reduce(c: Configuration, ranks: int) -> tuple[float, float, float, float]:
@@ -200,7 +213,8 @@ def _exchange(c: Configuration, expert_layers: float) -> tuple[float, float, flo
     layout, model = c.layout, c.model
     ranks = layout.tp * layout.dp
     domain = fast_domain(c.accelerator, c.devices_per_node)
-    local, nodes = min(ranks, domain), -(-ranks // domain)
+    nodes = -(-layout.devices // domain)
+    local = min(domain, -(-ranks // nodes))
     chosen = max(part.experts_per_token for part in model.feed_forward if part.experts)
     copies = ranks - 1.0 if layout.ep == 1 else _touched(layout.ep, chosen) * (layout.ep - 1) / layout.ep
     narrow = bytes_per_element("fp8" if c.precision.expert_weights == "fp8" else "bf16")
@@ -212,9 +226,9 @@ def _exchange(c: Configuration, expert_layers: float) -> tuple[float, float, flo
         remote = nodes - 1.0 if layout.ep == 1 else _touched(nodes, chosen) * (nodes - 1) / nodes
         s_network = moved * remote * local / layout.tp / c.network_bytes_per_s
     exchanges = 2.0 * expert_layers
-    hops = exchanges * latency_share(local)
-    network_latency_s = exchanges * EXCHANGE_NETWORK_S * math.log2(nodes)
-    return hops, network_latency_s, expert_layers * s_inside, expert_layers * s_network
+    latencies = exchanges * latency_share(local)
+    network_hops = exchanges * min(math.log2(nodes), MOST_DOUBLINGS)
+    return latencies, network_hops, expert_layers * s_inside, expert_layers * s_network
 
 
 def _touched(bins: float, draws: int) -> float:

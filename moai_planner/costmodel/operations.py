@@ -138,22 +138,34 @@ def state_s_per_token(w: Work, p: Parameters) -> Numbers:
 def all_reduce_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     """Sums over tensor ranks after attention and feed-forward, and of norms over all heads.
 
-    Where two shots would take less than the largest single shot, they take as long.
+    Two shots are charged at least what the largest single shot takes, so that no step is shorter for a token
+    more; engines do switch there.
     """
-    latency = w.reduce_hops * p.collective_hop_s
     small = np.minimum(tokens, w.one_shot_tokens)
-    one_shot = latency + w.one_shot_s_per_token / p.collective_bandwidth_frac * small
-    two_shot = TWO_SHOT_HOPS * latency + w.reduce_s_per_token / p.collective_bandwidth_frac * tokens
+    local_s = w.reduce_hops * p.collective_hop_s
+    one_shot = local_s + w.one_shot_s_per_token / p.collective_bandwidth_frac * small
+    two_shot = TWO_SHOT_HOPS * local_s + w.reduce_s_per_token / p.collective_bandwidth_frac * tokens
     inside = np.where(tokens <= w.one_shot_tokens, one_shot, np.maximum(one_shot, two_shot))
     network = w.reduce_network_s_per_token / p.network_bandwidth_frac * tokens
     return inside + w.reduce_network_hops * p.network_hop_s + network
 
 
+def all_reduce_latency_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """The part of it that does not grow with bytes."""
+    hops = w.reduce_hops * np.where(tokens <= w.one_shot_tokens, 1.0, TWO_SHOT_HOPS)
+    return hops * p.collective_hop_s + w.reduce_network_hops * p.network_hop_s
+
+
 def exchange_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     """Dispatch to and combine from the ranks that hold the experts."""
     per_token = (w.exchange_s_per_token + w.exchange_network_s_per_token) / p.all_to_all_bandwidth_frac
-    latency = w.exchange_hops * p.all_to_all_s + w.exchange_network_s
-    return expert_passes(w, tokens) * latency + per_token * tokens
+    return exchange_latency_s(w, p, tokens) + per_token * tokens
+
+
+def exchange_latency_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    """The part of it that does not grow with bytes, once for each pass through the experts."""
+    once = w.exchange_latencies * p.all_to_all_s + w.exchange_network_hops * p.exchange_network_s
+    return expert_passes(w, tokens) * once
 
 
 def send_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:

@@ -57,6 +57,8 @@ __all__ = [
 
 POINTS_PER_OCTAVE = 3
 """Token counts at which mixed steps are tabled; between them the time is taken as linear."""
+PASSES = 4
+"""Passes through experts whose beginning is tabled exactly; further ones are small beside the step."""
 CHUNK = 64
 """Configurations evaluated together: their intermediates stay in cache."""
 
@@ -168,7 +170,8 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
     """Evaluate every table of a chunk on common grids, then hand each configuration its own."""
     engines = [c.engine for c in part]
     decode = _decode_tables(w, p, engines)
-    jumps = np.column_stack((w.captured_tokens, w.one_shot_tokens))
+    passes = [w.expert_chunk_tokens * full for full in range(1, PASSES + 1)]
+    jumps = np.column_stack((w.captured_tokens, w.one_shot_tokens, *passes))
     grids = [
         token_grid(e.max_num_batched_tokens, e.max_num_seqs, tuple(jump))
         for e, jump in zip(engines, jumps.tolist(), strict=True)

@@ -76,6 +76,10 @@ class Parameters:
     "Share of the network between nodes that collectives reach."
     all_to_all_s: float = 25.0 * MICRO
     "Latency of one expert dispatch or combine over eight ranks."
+    exchange_network_s: float = 60.0 * MICRO
+    """What that grows by for a doubling of the nodes: from one server to two, exchanges of 128 tokens take
+    longer by 41 (dispatch) and 75 µs (combine) with MORI-EP on MI300X, 53 and 72 on MI355X, 41 and 81 with
+    DeepEP on H800, bytes included; calibration rows of two nodes agree with fewer tokens."""
     all_to_all_bandwidth_frac: float = 0.55
     "Share of a network's rate that dispatch and combine reach."
     transfer_s: float = 4.0 * MILLI
@@ -176,6 +180,7 @@ FIELDS: tuple[FieldBounds, ...] = (
     FieldBounds("network_hop_s", 1 * MICRO, 1 * MILLI, "log"),
     FieldBounds("network_bandwidth_frac", 0.02, 1.0, "logit"),
     FieldBounds("all_to_all_s", 1 * MICRO, 1 * MILLI, "log"),
+    FieldBounds("exchange_network_s", 1.0 * MICRO, 1.0 * MILLI, "log"),
     FieldBounds("all_to_all_bandwidth_frac", 0.02, 1.0, "logit"),
     FieldBounds("transfer_s", 0.01 * MILLI, 1.0, "log"),
     FieldBounds("transfer_bandwidth_frac", 0.02, 1.0, "logit"),

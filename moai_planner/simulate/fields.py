@@ -26,8 +26,7 @@ PREEMPTED = 27  # by the last schedule
 JOINED = 28  # sequences that start decoding in the step under way without a prompt chunk of their own
 WAITING = 29
 PEAK_BLOCKS = 30
-EVICTION_MATTERS = 31  # the head of the queue waits for blocks and counts on granules nobody holds
-RANK_FIELDS = 32
+RANK_FIELDS = 31
 
 # rank_f[r, …] float64
 PAIRS, BASE_S, SLOPE_S = range(3)

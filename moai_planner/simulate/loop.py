@@ -309,8 +309,6 @@ def _begin(s, m, u, now_s, events):
     elif most > 1:
         for r in range(first, end):
             free = free_blocks(s.rank, r)
-            if s.rank[r, EVICTION_MATTERS] > 0:
-                free -= s.rank[r, EVICTABLE] * s.rank[r, GRANULE_BLOCKS]
             most = min(most, 1 + steps_within(s.rank, s.phase, r, free, most - 1))
     s.unit_f[u, FACTOR] = 1.0 + s.unit_f[u, SLOWDOWN] if s.unit_i[u, LOADS] > 0 else 1.0
     steps, seconds = walk(  # noqa: RUF059

@@ -21,7 +21,6 @@ from moai_planner.simulate.fields import (
     CONTEXT,
     DECODES,
     DECODING,
-    EVICTION_MATTERS,
     GENERATED,
     GRANULE_BLOCKS,
     GRANULE_TOKENS,
@@ -119,7 +118,6 @@ def schedule(
     rank[r, CHUNKS] = 0
     rank[r, CHUNK_TOKENS] = 0
     rank[r, JOINED] = 0
-    rank[r, EVICTION_MATTERS] = 0
     rank_f[r, PAIRS] = 0.0
 
     if rank[r, DECODING] > 0:
@@ -192,7 +190,6 @@ def schedule(
         need = (cached + chunk + block - 1) // block - hits * rank[r, GRANULE_BLOCKS]
         whole = (total + block - 1) // block - hits * rank[r, GRANULE_BLOCKS]
         if whole + idle * rank[r, GRANULE_BLOCKS] > free_blocks(rank, r):
-            rank[r, EVICTION_MATTERS] = idle
             break
         unlink(rank, request, r, WAIT_HEAD, WAIT_TAIL, i)
         rank[r, WAITING] -= 1

@@ -155,6 +155,16 @@ def test_small_sums_go_in_one_shot(engine, tp, most):
     assert np.all(np.diff(operations.all_reduce_s(w, p, np.arange(1.0, far))) >= 0)
 
 
+@pytest.mark.parametrize(("on", "tp"), [("rtx_4090", 8), ("h200_sxm", 16), ("gb200_nvl72", 16)])
+def test_groups_without_kernels_of_their_own_sum_one_way(on, tp):
+    """Over PCI Express, over nodes, or of more than eight: one latency and 2(n−1)/n bytes at every size."""
+    c = configuration(DENSE, on, tp=tp)
+    w, p = work_of(c), c.parameters
+    none, one, many = (float(operations.all_reduce_s(w, p, tokens)) for tokens in (0.0, 1.0, 4096.0))
+    assert none == pytest.approx(w.reduce_hops * p.collective_hop_s + w.reduce_network_hops * p.network_hop_s)
+    assert many - none == pytest.approx(4096 * (one - none))
+
+
 def test_two_ranks_sum_in_one_shot_whatever_its_size():
     """Both shots would move the same bytes."""
     c = configuration(DENSE, "h200_sxm", tp=2)
@@ -182,14 +192,36 @@ def test_a_group_over_nodes_pays_the_network():
 
 @pytest.mark.parametrize(
     ("ranks", "on", "inside", "doublings"),
-    [(2, "h200_sxm", 2 / 3, 0), (8, "h200_sxm", 1, 0), (32, "h200_sxm", 1, 2), (64, "gb200_nvl72", 1.5, 0)],
+    [
+        (2, "h200_sxm", 2 / 3, 0),
+        (8, "h200_sxm", 1, 0),
+        (32, "h200_sxm", 1, 2),
+        (128, "h200_sxm", 1, 2),
+        (64, "gb200_nvl72", 1.5, 0),
+    ],
 )
 def test_exchanges_take_longer_over_more_ranks_and_nodes(ranks, on, inside, doublings):
-    """Latency by the logarithm of the ranks in a fast network, 60 us more for each doubling of the nodes."""
+    """Latency by the logarithm of the ranks in a fast network; more for the first two doublings of nodes."""
     c = configuration(LATENT, on, tp=1, dp=ranks, ep=ranks)
     w, p = work_of(c), c.parameters
-    latency = 2 * 58 * (inside * p.all_to_all_s + doublings * 60e-6)
+    latency = 2 * 58 * (inside * p.all_to_all_s + doublings * p.exchange_network_s)
     assert float(operations.exchange_s(w, p, 0.0)) == pytest.approx(latency)
+
+
+def test_stages_between_ranks_send_experts_over_the_network():
+    """tp4 pp2 dp2 on servers of eight: ranks of a stage lie in two servers."""
+    c = configuration(LATENT, "h200_sxm", tp=4, pp=2, dp=2, ep=8)
+    assert traffic(c, 1.0).exchange_network_hops == 2 * 58
+    assert traffic(c, 1.0).exchange_network_s_per_token > 0
+
+
+def test_passes_through_experts_begin_where_they_begin():
+    """256 rows go through the experts at once, 257 twice: the table has the jump as the breakdown does."""
+    c = configuration(LATENT, "mi300x", name="moreh-vllm", tp=1, dp=8, ep=8, max_num_seqs=64)
+    times = step_times(c)
+    for tokens in (256, 257, 512, 513):
+        parts = sum(part.seconds for part in breakdown(c, "prefill", tokens, 0))
+        assert float(times.mixed_step_s(tokens, tokens**2 / 2)) == pytest.approx(parts, rel=0.01)
 
 
 def test_one_device_does_not_communicate():
