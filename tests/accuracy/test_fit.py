@@ -154,7 +154,9 @@ def test_refit_never_sees_the_group():
 def test_software_is_shared_by_engine_and_silicon_by_architecture():
     """An architecture moves no engine time, a number format no bandwidth of the KV cache."""
     assert spread_of(("architecture", "Hopper"), "step_s") == 0
-    assert spread_of(("number_format", "fp8-cuda"), "kv_bandwidth_frac") == 0
+    for part in (("number_format", "fp8-cuda"), ("format_kernels", "fp8-Hopper")):
+        assert spread_of(part, "kv_bandwidth_frac") == spread_of(part, "kernel_s") == 0
+        assert spread_of(part, "weight_bandwidth_frac") > 0
     assert spread_of(("engine", "vllm"), "step_s") > 0
 
 

@@ -48,6 +48,16 @@ def test_conservation_and_causality(system):
     assert again.finish_s.tobytes() == served.finish_s.tobytes()
 
 
+def test_a_prompt_waits_until_all_of_it_fits():
+    """100 blocks of 16, chunks of 256: beside a prompt of 1,040 tokens one of 800 does not begin with its
+    first chunk, for which there is room; one of 500 does."""
+    model = plain_instance(8, 100, max_num_batched_tokens=256)
+    for second, waits in ((800, True), (500, False)):
+        requests = Requests(np.array([0.0, 0.01]), np.array([1040, second]), np.array([20, 5]))
+        served = serve(build_machine(colocated(model)), colocated(model), requests)
+        assert (served.admit_s[1] >= served.finish_s[0]) == waits
+
+
 def test_more_instances_never_raise_p99_ttft():
     """Law: with the same requests, first come first served and no caches to split, one more replica never
     hurts."""
