@@ -71,9 +71,10 @@ def expert_passes(w: Work, tokens: Numbers) -> Numbers:
     return np.maximum(np.ceil(tokens / w.expert_chunk_tokens), 1.0)
 
 
-def _expert_flop_per_s(w: Work, p: Parameters) -> Numbers:
-    """What grouped products reach; slices of experts split over tensor ranks are narrow products."""
-    return w.expert_flop_per_s * p.expert_matmul_frac * width_share(w.expert_width, p.expert_half_width)
+def _expert_s_per_row(w: Work, p: Parameters) -> Numbers:
+    """Grouped products of one row; slices of experts split over tensor ranks are narrow products."""
+    reached = w.expert_flop_per_s * p.expert_matmul_frac * width_share(w.expert_width, p.expert_half_width)
+    return 2.0 * w.expert_layers * w.expert_parameters / reached
 
 
 def experts_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
@@ -82,15 +83,13 @@ def experts_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     touched = touched_per_rank(w, p, tokens / passes)
     token_rows = expert_rows_per_rank(w, p, tokens / passes)
     rows = paid_rows(token_rows, touched * p.expert_half_tokens)
-    per_row = 2.0 * w.expert_layers * w.expert_parameters / _expert_flop_per_s(w, p)
     per_expert = w.expert_layers * w.expert_bytes / (w.memory_bytes_per_s * p.expert_bandwidth_frac)
-    return passes * roofline_s(per_row * rows, per_expert * touched, p.unoverlapped_frac)
+    return passes * roofline_s(_expert_s_per_row(w, p) * rows, per_expert * touched, p.unoverlapped_frac)
 
 
 def group_s_per_token(w: Work, p: Parameters) -> Numbers:
     """Expert products of one more token on every data-parallel rank, where these share experts."""
-    per_row = 2.0 * w.expert_layers * w.expert_parameters / _expert_flop_per_s(w, p)
-    return np.where(w.group_ranks > 1, per_row * expert_rows_per_rank(w, p, 1.0), 0.0)
+    return np.where(w.group_ranks > 1, _expert_s_per_row(w, p) * expert_rows_per_rank(w, p, 1.0), 0.0)
 
 
 def elements_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
