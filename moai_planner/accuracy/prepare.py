@@ -18,7 +18,7 @@ import numpy as np
 
 from moai_planner.accuracy import steady
 from moai_planner.accuracy.draft import drafting
-from moai_planner.accuracy.recipes import decode_slots, hold_steps, receive_steps
+from moai_planner.accuracy.recipes import decode_slots, hold_steps, receive_steps, reduce_bits
 from moai_planner.accuracy.run import DP_NOT_GIVEN, Run, Unsupported, Workers
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import kv_transfer, memory_budget
@@ -209,6 +209,7 @@ class _Table:
             graphs=run.graphs,
             prompts_only=prompts_only,
             rows_per_sequence=1 + round(draft_tokens),
+            reduce_bits=reduce_bits(run, workers),
         )
         layout = Layout(workers.tp, workers.pp, workers.dp, min(workers.ep, workers.tp * workers.dp))
         key = (workers.accelerator, run.model, precision, layout, engine, run.network_bytes_per_s)

@@ -2,10 +2,10 @@
 
 The runs of InferenceX are started by scripts that are public (SemiAnalysis, Apache-2.0,
 github.com/SemiAnalysisAI/InferenceX, `benchmarks/`): KV number format, the prompt tokens a step may
-hold, looks for new requests, prompts held back and decode slots are here, as rules by engine, model and
-device. Moreh's presets for DeepSeek-R1 on data-parallel ranks are public too (github.com/moreh-dev/mif,
-`deploy/helm/moai-inference-preset` before August 2026), and one article names the ones it ran. A row that
-states a setting itself keeps its own.
+hold, looks for new requests, prompts held back, quantised sums and decode slots are here, as rules by
+engine, model and device. Moreh's presets for DeepSeek-R1 on data-parallel ranks are public too
+(github.com/moreh-dev/mif, `deploy/helm/moai-inference-preset` before August 2026), and one article names
+the ones it ran. A row that states a setting itself keeps its own.
 
 >>> recipe_of("InferenceX", "sglang", "deepseek-ai/DeepSeek-R1", "b200_sxm", 32, 922)
 Recipe(kv='fp8', max_num_batched_tokens=32768, prefill_batched_tokens=0, graphs=True)
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moai_planner.accuracy.run import Run
+from moai_planner.accuracy.run import Run, Workers
 from moai_planner.domain.accelerator import Accelerator
 
 SOURCE = "InferenceX"
@@ -41,6 +41,13 @@ SLOTS = np.array((1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 
 """Sequences that a decode rank of TensorRT-LLM's disaggregated recipes holds (`max_batch_size`). That there
 are slots the recipes' names say; which of these sizes a run had is a guess, by a rule chosen on calibration
 rows."""
+
+QUANTISED_BITS = 4
+"""Large sums over AMD devices travel in 4 bits where scripts say so (`…QUICK_REDUCE_QUANTIZATION=INT4`)."""
+QUANTISED_R1 = ("sglang", "mi355x", "2026")
+"""DeepSeek-R1 on one server: engine, device and since when (with 4-bit weights two weeks earlier)."""
+QUANTISED_VLLM = ("gpt-oss", "Llama-3")
+"""Models whose vLLM scripts for AMD devices say so, and 8-bit MiniMax-M2 on MI355X."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,21 @@ def receive_steps(run: Run, accelerator: Accelerator) -> float:
     ):
         return 1.0
     return RECEIVE_STEPS if run.concurrency >= MANY_REQUESTS else FEW_RECEIVE_STEPS
+
+
+def reduce_bits(run: Run, workers: Workers) -> int:
+    """Bits of a value in large sums over tensor ranks; 0 = the engine's default."""
+    if not follows_recipe(run):
+        return 0
+    name = run.model.rsplit("/", 1)[-1]
+    engine, device, since = QUANTISED_R1
+    if workers.engine == "vllm":
+        minimax = name.startswith("MiniMax-M2") and run.precision == "fp8" and workers.accelerator == device
+        said = name.startswith(QUANTISED_VLLM) or minimax
+    else:
+        here = (workers.engine, workers.accelerator) == (engine, device)
+        said = _is_r1(name) and here and not run.disaggregated and run.date >= since
+    return QUANTISED_BITS if said else 0
 
 
 def hold_steps(run: Run) -> float:

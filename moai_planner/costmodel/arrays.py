@@ -88,6 +88,10 @@ class Work:
     one_shot_tokens: Column
     "Tokens up to which every rank reads what it sums from all others at once."
     one_shot_s_per_token: Column
+    quick_tokens: Column
+    "Tokens up to which sums are not quantised."
+    quick_s_per_token: Column
+    quick_packing_s_per_token: Column
     reduce_network_s_per_token: Column
     gather_s_per_row: Column
     exchange_latencies: Column

@@ -13,6 +13,11 @@ meet twice instead of three times. How much is small differs: vLLM and SGLang go
 (`kOneShotMaxToken` of its fused kernels). These kernels join up to eight devices of one fast network, two
 over PCI Express; other groups sum by NCCL, whose latency stands for itself.
 
+Large sums over AMD devices can travel in fewer bits (vLLM's `VLLM_ROCM_QUICK_REDUCE_QUANTIZATION`; SGLang's
+images set theirs to 8): 4 or 8 bits a value and a scale for every 32, from a least number of bytes on. Beside
+these bytes they take 2.8 latencies and 1.1 ps a byte to pack and unpack, by published timings of MI300X
+(aiter pull request 801, vLLM 19744).
+
 Inside the fast network h does not grow with n: small all-reduces of an 8 × H100 server take as long over two
 ranks as over eight (Vidur's network profiles). Between nodes it is paid per doubling of the nodes.
 
@@ -43,7 +48,7 @@ from dataclasses import dataclass
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.domain.accelerator import Accelerator, Link
 from moai_planner.domain.precision import bytes_per_element
-from moai_planner.domain.units import KIBI
+from moai_planner.domain.units import KIBI, MEBI
 
 ONE_SHOT_TOKENS = {"trtllm": 128}
 ONE_SHOT_BYTES = {"atom": (160 * KIBI, 80 * KIBI)}
@@ -51,6 +56,14 @@ USUAL_ONE_SHOT_BYTES = (512 * KIBI, 256 * KIBI)
 """Sums below the first go in one shot over up to four ranks, below the second over more; over two ranks all
 do."""
 PAIR, FEW_RANKS, MOST_RANKS = 2, 4, 8
+QUICK_LEAST_BYTES = {4: {2: MEBI, 4: 2 * MEBI, 8: 2 * MEBI}, 8: {2: 2 * MEBI, 4: 16 * MEBI, 8: 4 * MEBI}}
+"""[bits][ranks] sums that are quantised at least, of those that this many ranks can quantise."""
+QUICK_PLATFORM = "rocm"
+QUICK_BITS = {"sglang": 8}
+"""Engines whose images turn it on."""
+QUICK_HOPS = 2.8
+QUICK_SCALE_BITS = 0.5
+QUICK_S_PER_BYTE = 1.1e-12
 TWO_SHOT_HOPS = 1.5
 """Latency of a sum in two shots, in those of one shot: three meetings of all ranks instead of two."""
 USUAL_RANKS = 8
@@ -70,6 +83,9 @@ class Traffic:
     reduce_s_per_token: float
     one_shot_tokens: float
     one_shot_s_per_token: float
+    quick_tokens: float
+    quick_s_per_token: float
+    quick_packing_s_per_token: float
     reduce_network_s_per_token: float
     gather_s_per_row: float
     exchange_latencies: float
@@ -106,6 +122,25 @@ def most_one_shot_tokens(engine: str, ranks: int, token_bytes: float) -> float:
         return math.inf
     few, many = ONE_SHOT_BYTES.get(engine, USUAL_ONE_SHOT_BYTES)
     return math.ceil((few if ranks <= FEW_RANKS else many) / token_bytes) - 1.0
+
+
+def quick_share(bits: int) -> float:
+    """Bytes of a quantised sum over those of one in bf16.
+
+    >>> quick_share(4)
+    0.28125
+    """
+    return (bits + QUICK_SCALE_BITS) / 16
+
+
+def most_plain_tokens(bits: int, ranks: int, token_bytes: float) -> float:
+    """Tokens of a step up to which its sums are not quantised.
+
+    >>> [most_plain_tokens(4, ranks, 14 * KIBI) for ranks in (2, 6, 8)]
+    [73.0, inf, 146.0]
+    """
+    least = QUICK_LEAST_BYTES.get(bits, {}).get(ranks, math.inf)
+    return math.ceil(least / token_bytes) - 1.0 if least < math.inf else math.inf
 
 
 def latency_share(ranks: int) -> float:
@@ -151,6 +186,7 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
     sums = reduces + fullest * sum(part.layers for part in model.attention if part.joint_norm)
     hops, network_hops, s_per_byte, network_s_per_byte = _all_reduce(c, layout.tp)
     one_shot_tokens, one_shot = _one_shot(c, token_bytes)
+    quick_tokens, quick = _quick(c, token_bytes)
     exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0, 0.0)
     sends, crossing, send_s, send_network_s = _sends(c, model.residual_size * width)
     return Traffic(
@@ -159,6 +195,9 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
         reduce_s_per_token=reduces * token_bytes * s_per_byte,
         one_shot_tokens=one_shot_tokens,
         one_shot_s_per_token=reduces * token_bytes * s_per_byte * one_shot,
+        quick_tokens=quick_tokens,
+        quick_s_per_token=reduces * token_bytes * s_per_byte * quick,
+        quick_packing_s_per_token=reduces * token_bytes * QUICK_S_PER_BYTE,
         reduce_network_s_per_token=reduces * token_bytes * network_s_per_byte,
         gather_s_per_row=model.vocabulary_size * width * s_per_byte / 2,
         exchange_latencies=exchange[0],
@@ -183,6 +222,15 @@ def _one_shot(c: Configuration, token_bytes: float) -> tuple[float, float]:
         return math.inf, 1.0
     factor = one_shot_bytes_factor(ranks) / all_reduce_bytes_factor(ranks)
     return most_one_shot_tokens(c.engine.name, ranks, token_bytes), factor
+
+
+def _quick(c: Configuration, token_bytes: float) -> tuple[float, float]:
+    """Tokens up to which sums are not quantised, and the bytes of quantised sums over those of others."""
+    bits = c.engine.reduce_bits or QUICK_BITS.get(c.engine.name, 0)
+    inside = c.layout.tp <= fast_domain(c.accelerator, c.devices_per_node)
+    if not bits or not inside or c.accelerator.platform != QUICK_PLATFORM:
+        return math.inf, 1.0
+    return most_plain_tokens(bits, c.layout.tp, token_bytes), quick_share(bits)
 
 
 def _all_reduce(c: Configuration, ranks: int) -> tuple[float, float, float, float]:

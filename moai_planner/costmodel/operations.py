@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from moai_planner.costmodel.arrays import Work
-from moai_planner.costmodel.comm import TWO_SHOT_HOPS
+from moai_planner.costmodel.comm import QUICK_HOPS, TWO_SHOT_HOPS
 from moai_planner.costmodel.roofline import (
     Numbers,
     experts_touched,
@@ -137,21 +137,29 @@ def state_s_per_token(w: Work, p: Parameters) -> Numbers:
 def all_reduce_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     """Sums over tensor ranks after attention and feed-forward, and of norms over all heads.
 
-    Two shots are charged at least what the largest single shot takes, so that no step is shorter for a token
-    more; engines do switch there.
+    Two shots are charged at least what the largest single shot takes, and quantised ones what the largest
+    plain one takes, so that no step is shorter for a token more; engines do switch there.
     """
-    small = np.minimum(tokens, w.one_shot_tokens)
-    local_s = w.reduce_hops * p.collective_hop_s
-    one_shot = local_s + w.one_shot_s_per_token / p.collective_bandwidth_frac * small
-    two_shot = TWO_SHOT_HOPS * local_s + w.reduce_s_per_token / p.collective_bandwidth_frac * tokens
-    inside = np.where(tokens <= w.one_shot_tokens, one_shot, np.maximum(one_shot, two_shot))
+    plain = _plain_sums_s(w, p, np.minimum(tokens, w.quick_tokens))
+    quick_s_per_token = w.quick_s_per_token / p.collective_bandwidth_frac + w.quick_packing_s_per_token
+    quick = QUICK_HOPS * w.reduce_hops * p.collective_hop_s + quick_s_per_token * tokens
+    inside = np.where(tokens <= w.quick_tokens, plain, np.maximum(plain, quick))
     network = w.reduce_network_s_per_token / p.network_bandwidth_frac * tokens
     return inside + w.reduce_network_hops * p.network_hop_s + network
 
 
+def _plain_sums_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
+    small = np.minimum(tokens, w.one_shot_tokens)
+    local_s = w.reduce_hops * p.collective_hop_s
+    one_shot = local_s + w.one_shot_s_per_token / p.collective_bandwidth_frac * small
+    two_shot = TWO_SHOT_HOPS * local_s + w.reduce_s_per_token / p.collective_bandwidth_frac * tokens
+    return np.where(tokens <= w.one_shot_tokens, one_shot, np.maximum(one_shot, two_shot))
+
+
 def all_reduce_latency_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     """The part of it that does not grow with bytes."""
-    hops = w.reduce_hops * np.where(tokens <= w.one_shot_tokens, 1.0, TWO_SHOT_HOPS)
+    shots = np.where(tokens <= w.one_shot_tokens, 1.0, TWO_SHOT_HOPS)
+    hops = w.reduce_hops * np.where(tokens <= w.quick_tokens, shots, QUICK_HOPS)
     return hops * p.collective_hop_s + w.reduce_network_hops * p.network_hop_s
 
 

@@ -171,7 +171,7 @@ def _tables(part: Sequence[Configuration], w: Work, p: Parameters) -> list[StepT
     engines = [c.engine for c in part]
     decode = _decode_tables(w, p, engines)
     passes = [w.expert_chunk_tokens * full for full in range(1, PASSES + 1)]
-    jumps = np.column_stack((w.captured_tokens, w.one_shot_tokens, *passes))
+    jumps = np.column_stack((w.captured_tokens, w.one_shot_tokens, w.quick_tokens, *passes))
     grids = [
         token_grid(e.max_num_batched_tokens, e.max_num_seqs, tuple(jump))
         for e, jump in zip(engines, jumps.tolist(), strict=True)
