@@ -33,6 +33,7 @@ BASE_FIELDS = (
     "sequence_s",
     "context_token_s",
     "request_s",
+    "warmup_s",
     "collective_hop_s",
     "network_hop_s",
     "all_to_all_s",
@@ -46,6 +47,7 @@ ARCHITECTURE_FIELDS = (
     "kernel_s",
     "collective_hop_s",
     "all_to_all_s",
+    "warmup_s",
 )
 FORMAT_FIELDS = (
     "matmul_frac",
@@ -82,6 +84,7 @@ LOOSE_FIELDS = (
     "network_hop_s",
     "step_s",
     "draft_accept_frac",
+    "warmup_s",
 )
 """Fields whose assumed values say little."""
 LOOSE_FACTOR = 3.0

@@ -49,6 +49,7 @@ class Predictor:
         _set_transfers(records, columns)
         accept_frac = columns.draft_accept_frac[records["decode"], 0]
         records["accepted_tokens"] = kept_tokens(records["draft_tokens"], accept_frac)
+        records["warmup_s"] *= columns.warmup_s[records["prefill"], 0]
         return solve_steady(pack(times), records)[self._place], times
 
 
@@ -87,7 +88,7 @@ def metrics_of(prepared: Prepared, out: np.ndarray) -> dict[str, np.ndarray]:
     tpot_ms = out["tpot_s"] / MILLI / events
     slower = out["tpot_median_s"] / out["tpot_s"]
     itl_p99_s = out["late_step_s"] + out["tpot_s"] * (chunk - out["kept_tokens"])
-    last_s = np.maximum(2.0 * out["burst_s"] - out["ttft_median_s"], out["ttft_median_s"])
+    last_s = np.maximum(out["last_s"], out["ttft_median_s"])
     decode_s = out["e2el_s"] - out["ttft_s"]
     output_tps = out["req_per_s"] * osl
     total_tps = out["req_per_s"] * (isl + osl)

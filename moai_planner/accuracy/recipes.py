@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moai_planner.accuracy.published_slots import published_slots
 from moai_planner.accuracy.run import Run, Workers
 from moai_planner.domain.accelerator import Accelerator
 
@@ -38,9 +39,8 @@ HOLD_STEPS = {"trtllm": 60.0, "atom": 30.0, "sglang": 30.0}
 passes) and SGLang's (`--enable-prefill-delayer`, 30 passes by default; off unless a recipe sets it)."""
 OWN_CHOICE = ("sglang",)
 SLOTS = np.array((1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048), dtype=float)
-"""Sequences that a decode rank of TensorRT-LLM's disaggregated recipes holds (`max_batch_size`). That there
-are slots the recipes' names say; which of these sizes a run had is a guess, by a rule chosen on calibration
-rows."""
+"""Sequences that a decode rank of TensorRT-LLM's disaggregated recipes holds (`max_batch_size`), where
+`published_slots` does not say: a guess, by a rule chosen on calibration rows."""
 
 QUANTISED_BITS = 4
 """Large sums over AMD devices travel in 4 bits where scripts say so (`…QUICK_REDUCE_QUANTIZATION=INT4`)."""
@@ -48,6 +48,10 @@ QUANTISED_R1 = ("sglang", "mi355x", "2026")
 """DeepSeek-R1 on one server: engine, device and since when (with 4-bit weights two weeks earlier)."""
 QUANTISED_VLLM = ("gpt-oss", "Llama-3")
 """Models whose vLLM scripts for AMD devices say so, and 8-bit MiniMax-M2 on MI355X."""
+
+AMD_SLOTS = {"split": 128, "whole": 256}
+"""Sequences that a decode instance without data-parallel ranks holds in the SGLang recipes for MI355X, with
+experts split over its ranks and with whole ones (`max_running_requests`)."""
 
 
 @dataclass(frozen=True)
@@ -157,16 +161,37 @@ def hold_steps(run: Run) -> float:
 
 
 def decode_slots(run: Run) -> float:
-    """Sequences that a decode rank of a disaggregated TensorRT-LLM run holds at once; infinite where nothing
-    says.
+    """Sequences that a decode rank of a disaggregated run holds at once; infinite where nothing says.
 
-    These recipes offer 1.05 to 1.5 times what the ranks hold, so that no slot is ever idle. A concurrency
+    TensorRT-LLM's recipes offer 1.05 to 1.5 times what the ranks hold, so that no slot is ever idle. A concurrency
     that ranks cannot share evenly was chosen that way: slots are the largest usual number below the share.
     """
     last = run.workers[-1]
     ranks = last.count * last.dp
-    if not follows_recipe(run) or not run.disaggregated or last.engine != "trtllm":
+    if not follows_recipe(run) or not run.disaggregated:
         return np.inf
+    if (last.engine, last.accelerator, last.dp) == ("sglang", "mi355x", 1) and _is_r1(run.model):
+        return float(AMD_SLOTS["whole" if last.ep > 1 else "split"])
+    if last.engine != "trtllm":
+        return np.inf
+    slots = _published(run) if _is_r1(run.model) else 0
+    if slots:
+        return float(slots)
     if run.arrivals != "closed" or run.concurrency < ranks or run.concurrency % ranks == 0:
         return np.inf
     return float(SLOTS[ranks * SLOTS <= run.concurrency].max())
+
+
+def _published(run: Run) -> int:
+    last, nominal = run.workers[-1], 2.0 / (1.0 + run.length_low_frac)
+    return published_slots(
+        last.accelerator,
+        run.precision,
+        round(run.isl_tokens * nominal),
+        round(run.osl_tokens * nominal),
+        drafts=run.spec_decode != "none",
+        workers=last.count,
+        tp=last.tp,
+        dp=last.dp,
+        concurrency=int(run.concurrency),
+    )

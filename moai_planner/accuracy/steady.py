@@ -66,6 +66,7 @@ RUN = np.dtype(
         ("draft_tokens", np.float64),
         ("accepted_tokens", np.float64),
         ("draft_cost_frac", np.float64),
+        ("warmup_s", np.float64),  # the first requests of a closed loop wait that much longer
         ("transfer_latency_s", np.float64),
         ("transfer_token_s", np.float64),
         ("decode_slowdown_frac", np.float64),
@@ -84,13 +85,13 @@ OUT = np.dtype(
         ("req_per_s", np.float64),
         ("batch", np.float64),
         ("late_step_s", np.float64),
-        ("burst_s", np.float64),
+        ("last_s", np.float64),
         ("kept_tokens", np.float64),
     ]
 )
 """`batch` sequences decoding on a rank, `late_step_s` the step that one token in a hundred waits for,
-`burst_s` mean TTFT of the first requests, which all arrive at once, `kept_tokens` tokens a sequence gains a
-step."""
+`last_s` TTFT of the last of the first requests, which all arrive at once, `kept_tokens` tokens a sequence
+gains a step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +147,7 @@ def _solve(decode_s, tokens, mixed_s, scalars, runs, out):
         o.ttft_s, o.ttft_median_s, o.tpot_s, o.e2el_s = values[0], values[1], values[2], values[3]
         o.req_per_s, o.batch = values[4], values[5]
         o.kept_tokens = run.accepted_tokens
-        o.late_step_s, o.burst_s, o.tpot_median_s = values[6], values[7], values[8]
+        o.late_step_s, o.last_s, o.tpot_median_s = values[6], values[7], values[8]
 
 
 @njit(cache=True)
@@ -178,7 +179,9 @@ def _colocated(table, run):
     if run.waves:
         ttft, last, step, batch, per_s, late = waves(table, run, outside, prompt, steps, population, RARE)
         tpot = step / run.accepted_tokens
-        return ttft, ttft, tpot, ttft + steps * step, per_s * ranks, batch, late, last, tpot
+        mean = ttft + _first(run) * run.warmup_s
+        per_s *= (ttft + steps * step) / (mean + steps * step)
+        return mean, ttft, tpot, mean + steps * step, per_s * ranks, batch, late, last + run.warmup_s, tpot
     batch = max(1e-6, min(population, room))
     step, mixed, ttft, decode, steady, seen, others, most = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0
     for _ in range(ITERATIONS):
@@ -202,17 +205,25 @@ def _colocated(table, run):
     if prompt > run.budget_tokens:  # prompts of several whole steps come one after the other
         served = min(served, 1.0 / prefill_s(table, run, prompt, run.budget_tokens))
         steady = max(steady, population / served - decode)
-    burst = steady
+    burst = last = steady
     if run.arrivals == OPEN and steady > 2.0 * ttft and run.concurrency <= 0:
-        steady = burst = ttft + 0.5 * (steady - ttft)  # a queue that grows all the time: half on average
+        steady = burst = last = ttft + 0.5 * (
+            steady - ttft
+        )  # a queue that grows all the time: half on average
     elif run.arrivals != OPEN:
         alone = prefill_s(table, run, prompt, run.budget_tokens)
-        burst = max(steady, outside + 0.5 * (min(population, room) + 1.0) * alone)
-    first = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
-    ttft_mean = steady + first * (burst - steady)
+        burst = max(steady, outside + 0.5 * (min(population, room) + 1.0) * alone) + run.warmup_s
+        last = 2.0 * burst - run.warmup_s - steady
+    ttft_mean = steady + _first(run) * (burst - steady)
     req_per_s = served * ranks * _finite_share(run, decode + steady, decode + ttft_mean)
     late = _late_step_s(table, run, seen, seen * others / steps, prompt, context)
-    return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch, late, burst, median
+    return ttft_mean, steady, tpot, ttft_mean + decode, req_per_s, batch, late, last, median
+
+
+@njit(cache=True)
+def _first(run):
+    """Share of the requests that are the first of their places in a closed loop."""
+    return min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
 
 
 @njit(cache=True)
@@ -468,14 +479,14 @@ def _disaggregated(pre, dec, run):
         population += 0.3 * (_in_flight(run, residence) - population)
     decode = steps * step
     steady = max(ttft, population / served - decode)
-    burst = steady
+    burst = last = steady
     if run.arrivals != OPEN:  # the first requests come all at once and leave as fast as prompts can
         fastest = prefills_s(pre, run, prompt, together, alone) / together / workers
         held = min(population, room * ranks)
         held = 0.5 * (held + min(held, together * workers))
-        burst = max(steady, ttft - waiting + held * max(fastest, moving / lines))
-    first = min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
-    ttft = steady + first * (burst - steady)
+        burst = max(steady, ttft - waiting + held * max(fastest, moving / lines)) + run.warmup_s
+        last = 2.0 * burst - run.warmup_s - steady
+    ttft = steady + _first(run) * (burst - steady)
     tpot = step / run.accepted_tokens
     req_per_s = served * _finite_share(run, decode + steady, decode + ttft)
-    return ttft, steady, tpot, ttft + decode, req_per_s, batch, step, burst, tpot
+    return ttft, steady, tpot, ttft + decode, req_per_s, batch, step, last, tpot

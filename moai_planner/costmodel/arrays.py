@@ -73,6 +73,8 @@ class Work:
     window_flop_per_token: Column
     pair_flop: Column
     "Prompt attention per token pair, layers that see the whole context."
+    pair_flop_per_s: Column
+    "What it multiplies at."
     window_pair_flop: Column
     state_flop: Column
     "Linear attention per token."
@@ -148,6 +150,7 @@ def work_of(c: Configuration) -> Work:
         kv_flop_per_s=accelerator.flop_per_s(
             narrow_kv.attention_format(accelerator.architecture, precision.kv)
         ),
+        pair_flop_per_s=min(_prompt_flop_per_s(c, part.kind, precision.kv) for part in model.attention),
         memory_bytes_per_s=accelerator.memory_bandwidth_bytes_per_s,
         kernels=fullest * launch.kernels(model, launch.narrow_parts(accelerator, precision), c.engine),
         asynchronous=float(c.engine.async_scheduling),
@@ -157,6 +160,11 @@ def work_of(c: Configuration) -> Work:
         **attention,
         **_traffic_fields(network),
     )
+
+
+def _prompt_flop_per_s(c: Configuration, kind: str, kv: str) -> float:
+    used = narrow_kv.prompt_format(c.accelerator.architecture, kind, kv, c.engine.name)
+    return c.accelerator.flop_per_s(used)
 
 
 def _traffic_fields(network: Traffic) -> dict[str, float]:

@@ -12,6 +12,12 @@ TensorRT-LLM has a decode kernel of its own for 8 bits (XQA).
 ('fp8', 'fp8')
 >>> attention_format("Blackwell", "fp8"), attention_format("CDNA4", "fp8")
 ('fp8', 'bf16')
+
+Prompts are multiplied as 16 bits; SGLang multiplies those of MLA as 8 bits on CDNA4 when the cache has 8
+(`aiter_backend.py`, since v0.5.9).
+
+>>> prompt_format("CDNA4", "mla", "fp8", "sglang"), prompt_format("CDNA4", "mla", "fp8", "atom")
+('fp8', 'bf16')
 """
 
 from __future__ import annotations
@@ -22,6 +28,8 @@ WIDE = "bf16"
 TRANSPOSING = ("Hopper",)
 NARROW_ENGINES = ("trtllm",)
 """Engines with kernels that read 8 bits at the memory's rate also there."""
+NARROW_PROMPTS = ("sglang", "CDNA4", "mla", "fp8")
+"""Engine, architecture, kind and cache whose prompt attention multiplies 8 bits."""
 MULTIPLYING = ("Blackwell", "Blackwell Ultra", "Rubin")
 
 
@@ -35,3 +43,8 @@ def read_as(architecture: str, kind: str, kv: str, engine: str) -> str:
 def attention_format(architecture: str, kv: str) -> str:
     """Format that decode attention multiplies in."""
     return multiplied_as(kv) if architecture in MULTIPLYING else WIDE
+
+
+def prompt_format(architecture: str, kind: str, kv: str, engine: str) -> str:
+    """Format that prompt attention multiplies in."""
+    return multiplied_as(kv) if (engine, architecture, kind, kv) == NARROW_PROMPTS else WIDE

@@ -116,7 +116,7 @@ def _decode_attention_s(w: Work, p: Parameters, kv_bytes: Numbers, attention_flo
 
 def pair_s(w: Work, p: Parameters) -> Numbers:
     """Prompt attention per token pair, layers that see the whole context."""
-    return w.pair_flop / (w.bf16_flop_per_s * p.attention_frac)
+    return w.pair_flop / (w.pair_flop_per_s * p.attention_frac)
 
 
 def window_pair_s(w: Work, p: Parameters) -> Numbers:

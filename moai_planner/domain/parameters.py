@@ -63,6 +63,9 @@ class Parameters:
     "Per context token of a step beside the roofline, block tables and the like; not where attention is MLA."
     request_s: float = 12.0 * MILLI
     "Outside the engine, once per request."
+    warmup_s: float = 0.3
+    """What the first requests of a benchmark wait beside that: kernels are loaded, compiled and tuned at
+    first use. Service that goes on has none."""
     prompt_token_s: float = 2.0 * MICRO
     "Outside the engine, per prompt token (tokenising, copying)."
     collective_hop_s: float = 8.0 * MICRO
@@ -174,6 +177,7 @@ FIELDS: tuple[FieldBounds, ...] = (
     FieldBounds("sequence_s", 0.05 * MICRO, 2 * MILLI, "log"),
     FieldBounds("context_token_s", 0.001 * NANO, 1 * MICRO, "log"),
     FieldBounds("request_s", 0.1 * MILLI, 2.0, "log"),
+    FieldBounds("warmup_s", 0.1 * MILLI, 100.0, "log"),
     FieldBounds("prompt_token_s", 0.01 * MICRO, 1 * MILLI, "log"),
     FieldBounds("collective_hop_s", 0.2 * MICRO, 200 * MICRO, "log"),
     FieldBounds("collective_bandwidth_frac", 0.02, 1.0, "logit"),
