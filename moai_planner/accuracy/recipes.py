@@ -49,10 +49,6 @@ QUANTISED_R1 = ("sglang", "mi355x", "2026")
 QUANTISED_VLLM = ("gpt-oss", "Llama-3")
 """Models whose vLLM scripts for AMD devices say so, and 8-bit MiniMax-M2 on MI355X."""
 
-AMD_SLOTS = {"split": 128, "whole": 256}
-"""Sequences that a decode instance without data-parallel ranks holds in the SGLang recipes for MI355X, with
-experts split over its ranks and with whole ones (`max_running_requests`)."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -161,18 +157,15 @@ def hold_steps(run: Run) -> float:
 
 
 def decode_slots(run: Run) -> float:
-    """Sequences that a decode rank of a disaggregated run holds at once; infinite where nothing says.
+    """Sequences that a decode rank of a disaggregated TensorRT-LLM run holds at once; infinite where nothing
+    says.
 
-    TensorRT-LLM's recipes offer 1.05 to 1.5 times what the ranks hold, so that no slot is ever idle. A concurrency
+    Recipes offer 1.05 to 1.5 times what the ranks hold, so that no slot is ever idle. A concurrency
     that ranks cannot share evenly was chosen that way: slots are the largest usual number below the share.
     """
     last = run.workers[-1]
     ranks = last.count * last.dp
-    if not follows_recipe(run) or not run.disaggregated:
-        return np.inf
-    if (last.engine, last.accelerator, last.dp) == ("sglang", "mi355x", 1) and _is_r1(run.model):
-        return float(AMD_SLOTS["whole" if last.ep > 1 else "split"])
-    if last.engine != "trtllm":
+    if not follows_recipe(run) or not run.disaggregated or last.engine != "trtllm":
         return np.inf
     slots = _published(run) if _is_r1(run.model) else 0
     if slots:
