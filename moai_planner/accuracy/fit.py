@@ -23,7 +23,8 @@ RESIDUAL_SPREAD = 0.12
 """Standard deviation that the likelihood gives a residual; sets how much rows weigh against priors."""
 FULL_ITERATIONS = 150
 GAIN = 1e-5
-"""Share of the objective below which an iteration's gain ends the fit."""
+PATIENCE = 4
+"""Iterations one after the other whose gain is below this share of the objective end the fit."""
 ANOTHER = 0.02
 """Share of the objective above which the same derivatives are used for another step."""
 FIRST_DAMPING, LEAST_DAMPING, LARGEST_DAMPING = 1e-2, 1e-6, 1e4
@@ -75,7 +76,7 @@ def fit(
     rows = np.arange(len(problem.run)) if kept is None else np.flatnonzero(kept)
     errors = problem.errors(theta)
     cost = objective(problem, theta, errors, rows)
-    damping = FIRST_DAMPING
+    damping, idle = FIRST_DAMPING, 0
     for _ in range(iterations):
         slopes = problem.jacobian(theta) if jacobian is None else jacobian
         jacobian, before = None, cost
@@ -91,7 +92,8 @@ def fit(
             damping = max(damping * EASIER, LEAST_DAMPING)
             if gain < ANOTHER * cost:
                 break
-        if before - cost < GAIN * cost:
+        idle = idle + 1 if before - cost < GAIN * cost else 0
+        if idle >= PATIENCE:
             break
     return Solution(theta, errors)
 

@@ -9,9 +9,9 @@ All-reduce of b bytes over n ranks (two-shot, Thakur et al. 2005), each rank rea
 
 Small sums go in one shot: every rank reads everything from all others, n−1 instead of 2(n−1)/n, and ranks
 meet twice instead of three times. How much is small differs: vLLM and SGLang go by bytes (vLLM's
-`custom_all_reduce.cuh`), ATOM too (aiter's copy of it), TensorRT-LLM by tokens, however wide
-(`kOneShotMaxToken` of its fused kernels). These kernels join up to eight devices of one fast network, two
-over PCI Express; other groups sum by NCCL, whose latency stands for itself.
+`custom_all_reduce.cuh`), ATOM and SGLang on AMD devices too (aiter's copy of it), TensorRT-LLM by tokens,
+however wide (`kOneShotMaxToken` of its fused kernels). These kernels join up to eight devices of one fast
+network, two over PCI Express; other groups sum by NCCL, whose latency stands for itself.
 
 Large sums over AMD devices can travel in fewer bits (vLLM's `VLLM_ROCM_QUICK_REDUCE_QUANTIZATION`; SGLang's
 images set theirs to 8): 4 or 8 bits a value and a scale for every 32, from a least number of bytes on. Beside
@@ -52,13 +52,14 @@ from moai_planner.domain.units import KIBI, MEBI
 
 ONE_SHOT_TOKENS = {"trtllm": 128}
 ONE_SHOT_BYTES = {"atom": (160 * KIBI, 80 * KIBI)}
+ROCM, AITER_ON_ROCM = "rocm", ("sglang",)
+"""Engines that take aiter's kernels there, as ATOM does (SGLang's `SGLANG_USE_AITER_AR`, on by default)."""
 USUAL_ONE_SHOT_BYTES = (512 * KIBI, 256 * KIBI)
 """Sums below the first go in one shot over up to four ranks, below the second over more; over two ranks all
 do."""
 PAIR, FEW_RANKS, MOST_RANKS = 2, 4, 8
 QUICK_LEAST_BYTES = {4: {2: MEBI, 4: 2 * MEBI, 8: 2 * MEBI}, 8: {2: 2 * MEBI, 4: 16 * MEBI, 8: 4 * MEBI}}
 """[bits][ranks] sums that are quantised at least, of those that this many ranks can quantise."""
-QUICK_PLATFORM = "rocm"
 QUICK_BITS = {"sglang": 8}
 """Engines whose images turn it on."""
 QUICK_HOPS = 2.8
@@ -187,6 +188,7 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
     hops, network_hops, s_per_byte, network_s_per_byte = _all_reduce(c, layout.tp)
     one_shot_tokens, one_shot = _one_shot(c, token_bytes)
     quick_tokens, quick = _quick(c, token_bytes)
+    packing_s = QUICK_S_PER_BYTE if 0.0 < quick_tokens < math.inf else 0.0
     exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0, 0.0)
     sends, crossing, send_s, send_network_s = _sends(c, model.residual_size * width)
     return Traffic(
@@ -197,7 +199,7 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
         one_shot_s_per_token=reduces * token_bytes * s_per_byte * one_shot,
         quick_tokens=quick_tokens,
         quick_s_per_token=reduces * token_bytes * s_per_byte * quick,
-        quick_packing_s_per_token=reduces * token_bytes * QUICK_S_PER_BYTE,
+        quick_packing_s_per_token=reduces * token_bytes * packing_s,
         reduce_network_s_per_token=reduces * token_bytes * network_s_per_byte,
         gather_s_per_row=model.vocabulary_size * width * s_per_byte / 2,
         exchange_latencies=exchange[0],
@@ -221,14 +223,19 @@ def _one_shot(c: Configuration, token_bytes: float) -> tuple[float, float]:
     if ranks > (PAIR if link.kind == "pcie" else min(MOST_RANKS, domain)):
         return math.inf, 1.0
     factor = one_shot_bytes_factor(ranks) / all_reduce_bytes_factor(ranks)
-    return most_one_shot_tokens(c.engine.name, ranks, token_bytes), factor
+    name = c.engine.name
+    if name in AITER_ON_ROCM and c.accelerator.platform == ROCM:
+        name = "atom"
+    return most_one_shot_tokens(name, ranks, token_bytes), factor
 
 
 def _quick(c: Configuration, token_bytes: float) -> tuple[float, float]:
     """Tokens up to which sums are not quantised, and the bytes of quantised sums over those of others."""
+    if c.layout.tp == 1:
+        return 0.0, 1.0
     bits = c.engine.reduce_bits or QUICK_BITS.get(c.engine.name, 0)
     inside = c.layout.tp <= fast_domain(c.accelerator, c.devices_per_node)
-    if not bits or not inside or c.accelerator.platform != QUICK_PLATFORM:
+    if not bits or not inside or c.accelerator.platform != ROCM:
         return math.inf, 1.0
     return most_plain_tokens(bits, c.layout.tp, token_bytes), quick_share(bits)
 

@@ -9,7 +9,15 @@ import pytest
 from typer.testing import CliRunner
 
 from moai_planner.accuracy.measurements import read_measurements
-from moai_planner.accuracy.recipes import Recipe, hold_steps, receive_steps, recipe_of
+from moai_planner.accuracy.published_slots import FILE
+from moai_planner.accuracy.recipes import (
+    Recipe,
+    decode_slots,
+    hold_steps,
+    receive_steps,
+    recipe_of,
+    reduce_bits,
+)
 from moai_planner.catalog.accelerators import accelerator
 from moai_planner.cli.main import app
 
@@ -84,6 +92,49 @@ def test_who_looks_for_requests_seldom(tmp_path: Path):
     runs = read_measurements(file).runs
     found = {run.id: receive_steps(run, accelerator(run.workers[0].accelerator)) for run in runs}
     assert found == {"b200_sxm": 30, "b300_sxm": 30, "h200_sxm": 1, "mi355x": 1, "few": 10, "dp": 1}
+
+
+def test_whose_large_sums_are_quantised(tmp_path: Path):
+    """Scripts say so for DeepSeek-R1 on one MI355X server since 2026, and for some of vLLM's models."""
+    file = tmp_path / "runs.csv"
+    head = HEAD.replace("model,", "model,date,")
+    row = "{id},{source},{model},{date},fp8,{engine},colocated,mi355x,8,8,8192,1024,16,12,validate,\n"
+    usual = {"source": "InferenceX", "model": R1, "date": "2026-02-01", "engine": "sglang"}
+    cases = {
+        "told": {},
+        "before": {"date": "2025-11-01"},
+        "somebody": {"source": "somebody"},
+        "atom": {"engine": "atom"},
+        "gpt": {"engine": "vllm", "model": "openai/gpt-oss-120b"},
+        "v4": {"engine": "vllm", "model": "deepseek-ai/DeepSeek-V4-Pro"},
+    }
+    rows = [row.format(**usual | {"id": name} | changed) for name, changed in cases.items()]
+    file.write_text(head + "".join(rows), encoding="utf-8")
+    found = {run.id: reduce_bits(run, run.workers[0]) for run in read_measurements(file).runs}
+    assert found == {"told": 4, "before": 0, "somebody": 0, "atom": 0, "gpt": 4, "v4": 0}
+
+
+def test_slots_are_the_published_ones_or_the_largest_usual_number(tmp_path: Path):
+    """462 on three instances of 128 slots; 463 is in no recipe and cannot be shared: 128 is below 154.3."""
+    file = tmp_path / "runs.csv"
+    head = HEAD.replace(
+        "tp,isl,osl",
+        "prefill_workers,prefill_tp,decode_workers,decode_tp,length_spread,spec_decode,isl_mean,osl_mean,isl,osl",
+    )
+    row = (
+        f"{{0}},InferenceX,{R1},fp8,trtllm,disaggregated,h100_sxm,64,1,16,3,16,uniform 0.8-1.0,mtp,"
+        "922,922,1024,1024,{0},12,validate,\n"
+    )
+    file.write_text(head + "".join(row.format(c) for c in (462, 463, 384)), encoding="utf-8")
+    found = {run.id: decode_slots(run) for run in read_measurements(file).runs}
+    assert found == {"462": 128, "463": 128, "384": float("inf")}
+
+
+def test_published_slots_are_positive_and_given_once():
+    lines = FILE.read_text(encoding="utf-8").splitlines()[1:]
+    cases = [line.rsplit(",", 1) for line in lines]
+    assert len(lines) > 300 and len({case for case, _ in cases}) == len(cases)
+    assert all(int(slots) > 0 for _, slots in cases)
 
 
 def test_calibrated_checkpoints_keep_narrow_kv():
