@@ -327,10 +327,6 @@ def prompts_first_loop(concurrency: int, isl: int, osl: int, room: int = 512) ->
     }
 
 
-@pytest.mark.parametrize(
-    ("concurrency", "isl", "osl"),
-    [(1, 1024, 128), (4, 1024, 128), (64, 1024, 80), (64, 1024, 512), (64, 4096, 16), (64, 1024, 2)],
-)
 def test_warming_up_delays_the_first_requests_alone():
     """A tenth of the requests wait 5 s more: the mean by half a second, the median and a token not at all."""
     for fields in ({}, {"separate": 1, "waves": 1}, {"disaggregated": 1}):
@@ -344,6 +340,10 @@ def test_warming_up_delays_the_first_requests_alone():
     assert served[0] == served[1]
 
 
+@pytest.mark.parametrize(
+    ("concurrency", "isl", "osl"),
+    [(1, 1024, 128), (4, 1024, 128), (64, 1024, 80), (64, 1024, 512), (64, 4096, 16), (64, 1024, 2)],
+)
 def test_equal_requests_come_in_waves_where_prompts_run_first(concurrency, isl, osl):
     """Oracle: a plain loop, within 3 %. One by one, the first token would be up to 20 times too early."""
     counted = prompts_first_loop(concurrency, isl, osl)
