@@ -24,6 +24,8 @@ from moai_planner.cli.output import note, progress, write_text
 OUT = Path(__file__).resolve().parent.parent / "docs" / "accuracy" / "ablations.md"
 LEVEL_TITLES = {MODEL: "one model out", DEVICE: "one device out"}
 FIELDS = (*BASE_FIELDS, PACE)
+FIRST_TOKEN_FIELDS = ("host_kernel_s", "request_s", "warmup_s")
+"""Fields that show in the time to the first token."""
 WORST = 1.0
 """Errors (log) above this count as this."""
 
@@ -68,20 +70,7 @@ def without_each(plan: Plan, left: Solution, group: Group):
 
 
 def _text(plan: Plan, errors) -> str:
-    labels = plan.labels
-    tpot = np.array([name.startswith("tpot") for name in FITTED_METRICS])[plan.problem.metric]
-    rate = np.array([name.startswith("total_tps_per") for name in FITTED_METRICS])[plan.problem.metric]
-    rows = tpot | rate
-    families = sorted(set(labels.family.tolist()))
-    lines = []
-    for name in FIELDS:
-        for grouping, title in LEVEL_TITLES.items():
-            cells = []
-            for family in ("", *families):
-                own = rows & (labels.family == family) if family else rows
-                cells.append(_size(errors[grouping, name][own]) - _size(errors[grouping, ""][own]))
-            lines.append(f"| {name} | {title} | " + " | ".join(f"{cell:+.2%}" for cell in cells) + " |")
-    head = (
+    return (
         "Change of the mean absolute log error of TPOT and throughput (errors above one count as one) of "
         "calibration rows with a model or a device left out, when a field keeps its assumed value "
         "everywhere. Positive = the field earns its place. Left-out fits are real refits; the field is held "
@@ -89,10 +78,27 @@ def _text(plan: Plan, errors) -> str:
         "use them. Fields that gained nothing in any family are not fitted and keep their assumed values: "
         "`transfer_s`, `transfer_bandwidth_frac`, `staged_bandwidth_frac` and "
         "`all_to_all_bandwidth_frac`.\n\n"
+        f"{_table(plan, errors, ('tpot', 'total_tps_per'), FIELDS)}\n"
+        "The same of the time to the first token, for the fields that show in it:\n\n"
+        f"{_table(plan, errors, ('ttft',), FIRST_TOKEN_FIELDS)}"
     )
+
+
+def _table(plan: Plan, errors, metrics: tuple[str, ...], names: tuple[str, ...]) -> str:
+    labels = plan.labels
+    rows = np.array([name.startswith(metrics) for name in FITTED_METRICS])[plan.problem.metric]
+    families = sorted(set(labels.family[rows].tolist()))
+    lines = []
+    for name in names:
+        for grouping, title in LEVEL_TITLES.items():
+            cells = []
+            for family in ("", *families):
+                own = rows & (labels.family == family) if family else rows
+                cells.append(_size(errors[grouping, name][own]) - _size(errors[grouping, ""][own]))
+            lines.append(f"| {name} | {title} | " + " | ".join(f"{cell:+.2%}" for cell in cells) + " |")
     columns = ("field", "left out", "all", *families)
     table = f"| {' | '.join(columns)} |\n| --- | --- | " + " | ".join("---:" for _ in columns[2:]) + " |\n"
-    return head + table + "\n".join(lines) + "\n"
+    return table + "\n".join(lines) + "\n"
 
 
 def _size(errors: np.ndarray) -> float:
