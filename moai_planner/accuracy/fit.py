@@ -23,8 +23,9 @@ RESIDUAL_SPREAD = 0.12
 """Standard deviation that the likelihood gives a residual; sets how much rows weigh against priors."""
 FULL_ITERATIONS = 150
 GAIN = 1e-5
+"""Share of the objective below which an iteration's gain is idle."""
 PATIENCE = 4
-"""Iterations one after the other whose gain is below this share of the objective end the fit."""
+"""Idle iterations, one after the other, that end the fit."""
 ANOTHER = 0.02
 """Share of the objective above which the same derivatives are used for another step."""
 FIRST_DAMPING, LEAST_DAMPING, LARGEST_DAMPING = 1e-2, 1e-6, 1e4

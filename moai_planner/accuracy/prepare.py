@@ -210,7 +210,7 @@ class _Table:
             graphs=run.graphs,
             prompts_only=prompts_only,
             rows_per_sequence=1 + round(draft_tokens),
-            reduce_bits=reduce_bits(run, workers),
+            reduce_bits=reduce_bits(run, workers, accelerator),
         )
         layout = Layout(workers.tp, workers.pp, workers.dp, min(workers.ep, workers.tp * workers.dp))
         key = (workers.accelerator, run.model, precision, layout, engine, run.network_bytes_per_s)

@@ -44,8 +44,9 @@ SLOTS = np.array((1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 
 
 QUANTISED_BITS = 4
 """Large sums over AMD devices travel in 4 bits where scripts say so (`…QUICK_REDUCE_QUANTIZATION=INT4`)."""
-QUANTISED_R1 = ("sglang", "mi355x", "2026")
-"""DeepSeek-R1 on one server: engine, device and since when (with 4-bit weights two weeks earlier)."""
+QUANTISED_DEVICE = "mi355x"
+QUANTISED_R1_SINCE = {"mxfp4": "2025-12-16", "fp8": "2026-01-05"}
+"""SGLang's scripts for DeepSeek-R1 on one such server say so since then; those for GLM-5 in 8 bits always."""
 QUANTISED_VLLM = ("gpt-oss", "Llama-3")
 """Models whose vLLM scripts for AMD devices say so, and 8-bit MiniMax-M2 on MI355X."""
 
@@ -133,19 +134,25 @@ def receive_steps(run: Run, accelerator: Accelerator) -> float:
     return RECEIVE_STEPS if run.concurrency >= MANY_REQUESTS else FEW_RECEIVE_STEPS
 
 
-def reduce_bits(run: Run, workers: Workers) -> int:
+def reduce_bits(run: Run, workers: Workers, accelerator: Accelerator) -> int:
     """Bits of a value in large sums over tensor ranks; 0 = the engine's default."""
-    if not follows_recipe(run):
+    if not follows_recipe(run) or accelerator.platform != "rocm":
         return 0
     name = run.model.rsplit("/", 1)[-1]
-    engine, device, since = QUANTISED_R1
+    here = accelerator.id == QUANTISED_DEVICE
     if workers.engine == "vllm":
-        minimax = name.startswith("MiniMax-M2") and run.precision == "fp8" and workers.accelerator == device
-        said = name.startswith(QUANTISED_VLLM) or minimax
+        said = name.startswith(QUANTISED_VLLM) or (_narrow(run, name, "MiniMax-M2") and here)
+    elif workers.engine == "sglang" and here:
+        since = QUANTISED_R1_SINCE.get(run.precision)
+        r1 = _is_r1(name) and not run.disaggregated and since is not None and run.date >= since
+        said = r1 or _narrow(run, name, "GLM-5")
     else:
-        here = (workers.engine, workers.accelerator) == (engine, device)
-        said = _is_r1(name) and here and not run.disaggregated and run.date >= since
+        said = False
     return QUANTISED_BITS if said else 0
+
+
+def _narrow(run: Run, name: str, family: str) -> bool:
+    return name.startswith(family) and run.precision == "fp8"
 
 
 def hold_steps(run: Run) -> float:
@@ -160,8 +167,9 @@ def decode_slots(run: Run) -> float:
     """Sequences that a decode rank of a disaggregated TensorRT-LLM run holds at once; infinite where nothing
     says.
 
-    Recipes offer 1.05 to 1.5 times what the ranks hold, so that no slot is ever idle. A concurrency
-    that ranks cannot share evenly was chosen that way: slots are the largest usual number below the share.
+    Where recipes fill their ranks they offer 1.05 to 1.5 times the slots, so that none is ever idle. A
+    concurrency that ranks cannot share evenly was chosen that way: slots are the largest usual number below
+    the share.
     """
     last = run.workers[-1]
     ranks = last.count * last.dp

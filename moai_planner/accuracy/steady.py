@@ -207,9 +207,8 @@ def _colocated(table, run):
         steady = max(steady, population / served - decode)
     burst = last = steady
     if run.arrivals == OPEN and steady > 2.0 * ttft and run.concurrency <= 0:
-        steady = burst = last = ttft + 0.5 * (
-            steady - ttft
-        )  # a queue that grows all the time: half on average
+        # a queue that grows all the time: half on average
+        steady = burst = last = ttft + 0.5 * (steady - ttft)
     elif run.arrivals != OPEN:
         alone = prefill_s(table, run, prompt, run.budget_tokens)
         burst = max(steady, outside + 0.5 * (min(population, room) + 1.0) * alone) + run.warmup_s

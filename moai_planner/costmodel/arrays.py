@@ -150,7 +150,7 @@ def work_of(c: Configuration) -> Work:
         kv_flop_per_s=accelerator.flop_per_s(
             narrow_kv.attention_format(accelerator.architecture, precision.kv)
         ),
-        pair_flop_per_s=min(_prompt_flop_per_s(c, part.kind, precision.kv) for part in model.attention),
+        pair_flop_per_s=_prompt_flop_per_s(c, {part.kind for part in model.attention}, precision.kv),
         memory_bytes_per_s=accelerator.memory_bandwidth_bytes_per_s,
         kernels=fullest * launch.kernels(model, launch.narrow_parts(accelerator, precision), c.engine),
         asynchronous=float(c.engine.async_scheduling),
@@ -162,9 +162,10 @@ def work_of(c: Configuration) -> Work:
     )
 
 
-def _prompt_flop_per_s(c: Configuration, kind: str, kv: str) -> float:
-    used = narrow_kv.prompt_format(c.accelerator.architecture, kind, kv, c.engine.name)
-    return c.accelerator.flop_per_s(used)
+def _prompt_flop_per_s(c: Configuration, kinds: set[str], kv: str) -> float:
+    """Of the slowest kind of attention in the model; bf16 where it has none."""
+    used = (narrow_kv.prompt_format(c.accelerator.architecture, kind, kv, c.engine.name) for kind in kinds)
+    return min(map(c.accelerator.flop_per_s, used), default=c.accelerator.flop_per_s("bf16"))
 
 
 def _traffic_fields(network: Traffic) -> dict[str, float]:

@@ -118,6 +118,7 @@ def _attention(build: _Builder, w: Work, p: Parameters, phase: str, count: float
         seconds += count * op.state_s_per_sequence(w, p)
         flop = count * (context * w.kv_flop_per_token + inside * w.window_flop_per_token)
         moved = count * (context * w.kv_bytes_per_token + inside * w.window_bytes_per_token + w.state_bytes)
+        rate = w.bf16_flop_per_s
     else:
         pairs, inside = token_pairs(count, context), window_pairs(count, context, w.window_tokens)
         seconds = (
@@ -125,7 +126,8 @@ def _attention(build: _Builder, w: Work, p: Parameters, phase: str, count: float
         )
         flop = pairs * w.pair_flop + inside * w.window_pair_flop + count * w.state_flop
         moved = (context + count) * w.kv_bytes_per_token
-    build.roofline("attention", seconds, flop, moved, w.bf16_flop_per_s, w.memory_bytes_per_s)
+        rate = w.pair_flop_per_s
+    build.roofline("attention", seconds, flop, moved, rate, w.memory_bytes_per_s)
 
 
 def token_pairs(chunk: float, context: float) -> float:
@@ -148,9 +150,10 @@ def window_pairs(chunk: float, context: float, window: float) -> float:
 
 
 def _communication(build: _Builder, w: Work, p: Parameters, tokens: float) -> None:
+    reduced_s_per_token = w.quick_s_per_token if tokens > w.quick_tokens else w.reduce_s_per_token
     for name, total, fixed, ideal in (
         ("all-reduce", op.all_reduce_s(w, p, tokens), op.all_reduce_latency_s(w, p, tokens),
-         (w.reduce_s_per_token + w.reduce_network_s_per_token) * tokens),
+         (reduced_s_per_token + w.reduce_network_s_per_token) * tokens),
         ("expert dispatch and combine", op.exchange_s(w, p, tokens), op.exchange_latency_s(w, p, tokens),
          (w.exchange_s_per_token + w.exchange_network_s_per_token) * tokens),
         ("pipeline sends", op.send_s(w, p, tokens), op.send_s(w, p, 0.0),

@@ -14,7 +14,7 @@ however wide (`kOneShotMaxToken` of its fused kernels). These kernels join up to
 network, two over PCI Express; other groups sum by NCCL, whose latency stands for itself.
 
 Large sums over AMD devices can travel in fewer bits (vLLM's `VLLM_ROCM_QUICK_REDUCE_QUANTIZATION`; SGLang's
-images set theirs to 8): 4 or 8 bits a value and a scale for every 32, from a least number of bytes on. Beside
+images set theirs to 8): 4 to 8 bits a value and a scale for every 32, from a least number of bytes on. Beside
 these bytes they take 2.8 latencies and 1.1 ps a byte to pack and unpack, by published timings of MI300X
 (aiter pull request 801, vLLM 19744).
 
@@ -52,19 +52,32 @@ from moai_planner.domain.units import KIBI, MEBI
 
 ONE_SHOT_TOKENS = {"trtllm": 128}
 ONE_SHOT_BYTES = {"atom": (160 * KIBI, 80 * KIBI)}
-ROCM, AITER_ON_ROCM = "rocm", ("sglang",)
-"""Engines that take aiter's kernels there, as ATOM does (SGLang's `SGLANG_USE_AITER_AR`, on by default)."""
+ROCM = "rocm"
+AITER_ON_ROCM = ("sglang",)
+"""Engines that sum by aiter's kernels on AMD devices, as ATOM does (SGLang's `SGLANG_USE_AITER_AR`, on by
+default)."""
 USUAL_ONE_SHOT_BYTES = (512 * KIBI, 256 * KIBI)
 """Sums below the first go in one shot over up to four ranks, below the second over more; over two ranks all
 do."""
 PAIR, FEW_RANKS, MOST_RANKS = 2, 4, 8
-QUICK_LEAST_BYTES = {4: {2: MEBI, 4: 2 * MEBI, 8: 2 * MEBI}, 8: {2: 2 * MEBI, 4: 16 * MEBI, 8: 4 * MEBI}}
-"""[bits][ranks] sums that are quantised at least, of those that this many ranks can quantise."""
+QUICK_LEAST_BYTES = {
+    4: {2: MEBI, 4: 2 * MEBI, 8: 2 * MEBI},
+    6: {2: 2 * MEBI, 4: 4 * MEBI, 8: 4 * MEBI},
+    8: {2: 2 * MEBI, 4: 16 * MEBI, 8: 4 * MEBI},
+}
+"""[bits][ranks] smallest sums that are quantised (`quick_all_reduce.py` of vLLM and SGLang, values cast to
+fp16 as by default); other bits and ranks have no kernels."""
+AITER_MOST_BYTES = 64 * MEBI
+"""Aiter's kernels take sums up to here first (`_DEFAULT_CAR_MAX_SIZE`)."""
+QUICK_ARCHITECTURES = ("CDNA3", "CDNA4")
 QUICK_BITS = {"sglang": 8}
 """Engines whose images turn it on."""
 QUICK_HOPS = 2.8
+"""Latency of a quantised sum, in those of one shot."""
 QUICK_SCALE_BITS = 0.5
+"""A 16-bit scale for every 32 values."""
 QUICK_S_PER_BYTE = 1.1e-12
+"""Packing and unpacking, by bytes of the plain sum."""
 TWO_SHOT_HOPS = 1.5
 """Latency of a sum in two shots, in those of one shot: three meetings of all ranks instead of two."""
 USUAL_RANKS = 8
@@ -188,7 +201,7 @@ def traffic(c: Configuration, fullest: float) -> Traffic:
     hops, network_hops, s_per_byte, network_s_per_byte = _all_reduce(c, layout.tp)
     one_shot_tokens, one_shot = _one_shot(c, token_bytes)
     quick_tokens, quick = _quick(c, token_bytes)
-    packing_s = QUICK_S_PER_BYTE if 0.0 < quick_tokens < math.inf else 0.0
+    packing_s = QUICK_S_PER_BYTE if layout.tp > 1 else 0.0
     exchange = _exchange(c, expert_layers) if exchanging else (0.0, 0.0, 0.0, 0.0)
     sends, crossing, send_s, send_network_s = _sends(c, model.residual_size * width)
     return Traffic(
@@ -231,13 +244,14 @@ def _one_shot(c: Configuration, token_bytes: float) -> tuple[float, float]:
 
 def _quick(c: Configuration, token_bytes: float) -> tuple[float, float]:
     """Tokens up to which sums are not quantised, and the bytes of quantised sums over those of others."""
-    if c.layout.tp == 1:
-        return 0.0, 1.0
     bits = c.engine.reduce_bits or QUICK_BITS.get(c.engine.name, 0)
     inside = c.layout.tp <= fast_domain(c.accelerator, c.devices_per_node)
-    if not bits or not inside or c.accelerator.platform != ROCM:
+    if not bits or not inside or c.accelerator.architecture not in QUICK_ARCHITECTURES:
         return math.inf, 1.0
-    return most_plain_tokens(bits, c.layout.tp, token_bytes), quick_share(bits)
+    most = most_plain_tokens(bits, c.layout.tp, token_bytes)
+    if c.engine.name in AITER_ON_ROCM:
+        most = max(most, math.floor(AITER_MOST_BYTES / token_bytes))
+    return most, quick_share(bits)
 
 
 def _all_reduce(c: Configuration, ranks: int) -> tuple[float, float, float, float]:

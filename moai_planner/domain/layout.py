@@ -52,7 +52,7 @@ class Engine:
     rows_per_sequence: int = 1
     "Tokens that a decode step computes for a sequence: one, and those drafted. Graphs are captured so."
     reduce_bits: int = 0
-    "Bits of a value in large sums over tensor ranks (quantised all-reduce); 0 = the engine's default."
+    "Bits of a value in large sums over AMD devices: 4, 6, 8, or 16; 0 = the engine's default."
 
 
 def capture_sizes(max_num_seqs: int, limit: int = 512) -> tuple[int, ...]:

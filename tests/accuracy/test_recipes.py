@@ -98,8 +98,13 @@ def test_whose_large_sums_are_quantised(tmp_path: Path):
     """Scripts say so for DeepSeek-R1 on one MI355X server since 2026, and for some of vLLM's models."""
     file = tmp_path / "runs.csv"
     head = HEAD.replace("model,", "model,date,")
-    row = "{id},{source},{model},{date},fp8,{engine},colocated,mi355x,8,8,8192,1024,16,12,validate,\n"
-    usual = {"source": "InferenceX", "model": R1, "date": "2026-02-01", "engine": "sglang"}
+    row = "{id},{source},{model},{date},fp8,{engine},colocated,{device},8,8,8192,1024,16,12,validate,\n"
+    usual = {"device": "mi355x"} | {
+        "source": "InferenceX",
+        "model": R1,
+        "date": "2026-02-01",
+        "engine": "sglang",
+    }
     cases = {
         "told": {},
         "before": {"date": "2025-11-01"},
@@ -107,11 +112,15 @@ def test_whose_large_sums_are_quantised(tmp_path: Path):
         "atom": {"engine": "atom"},
         "gpt": {"engine": "vllm", "model": "openai/gpt-oss-120b"},
         "v4": {"engine": "vllm", "model": "deepseek-ai/DeepSeek-V4-Pro"},
+        "glm": {"model": "zai-org/GLM-5"},
+        "h200": {"engine": "vllm", "model": "openai/gpt-oss-120b", "device": "h200_sxm"},
     }
     rows = [row.format(**usual | {"id": name} | changed) for name, changed in cases.items()]
     file.write_text(head + "".join(rows), encoding="utf-8")
-    found = {run.id: reduce_bits(run, run.workers[0]) for run in read_measurements(file).runs}
-    assert found == {"told": 4, "before": 0, "somebody": 0, "atom": 0, "gpt": 4, "v4": 0}
+    runs = read_measurements(file).runs
+    found = {run.id: reduce_bits(run, one := run.workers[0], accelerator(one.accelerator)) for run in runs}
+    told = ("told", "gpt", "glm")
+    assert found == {name: 4 if name in told else 0 for name in cases}
 
 
 def test_slots_are_the_published_ones_or_the_largest_usual_number(tmp_path: Path):
