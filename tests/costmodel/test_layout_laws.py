@@ -198,7 +198,7 @@ def test_large_sums_are_quantised_where_the_engine_does():
         plain[name, bits], seconds[name, bits] = found[small], found[large]
     told, none = seconds["vllm", 4], seconds["vllm", 0]
     assert told < seconds["vllm", 6] < seconds["sglang", 0] < seconds["sglang", 16] == pytest.approx(none)
-    assert told == pytest.approx(seconds["sglang", 4])
+    assert told <= seconds["sglang", 4] < seconds["sglang", 0]
     assert plain["vllm", 4] < 0.7 * plain["vllm", 0]
     assert plain["sglang", 4] == pytest.approx(plain["sglang", 16])  # aiter's kernels take 32 MiB first
     for on, tp in (("h200_sxm", 8), ("mi250x", 8), ("mi300x", 6), ("mi300x", 1)):
