@@ -25,7 +25,7 @@ OUT = Path(__file__).resolve().parent.parent / "docs" / "accuracy" / "ablations.
 LEVEL_TITLES = {MODEL: "one model out", DEVICE: "one device out"}
 FIELDS = (*BASE_FIELDS, PACE)
 FIRST_TOKEN_FIELDS = ("host_kernel_s", "request_s", "warmup_s")
-"""Fields that show in the time to the first token."""
+"""Fields that act on the time to the first token most."""
 WORST = 1.0
 """Errors (log) above this count as this."""
 
@@ -79,7 +79,7 @@ def _text(plan: Plan, errors) -> str:
         "`transfer_s`, `transfer_bandwidth_frac`, `staged_bandwidth_frac` and "
         "`all_to_all_bandwidth_frac`.\n\n"
         f"{_table(plan, errors, ('tpot', 'total_tps_per'), FIELDS)}\n"
-        "The same of the time to the first token, for the fields that show in it:\n\n"
+        "The same of the time to the first token, for the fields that act on it most:\n\n"
         f"{_table(plan, errors, ('ttft',), FIRST_TOKEN_FIELDS)}"
     )
 

@@ -72,7 +72,7 @@ def over_their_link(c: Configuration) -> Configuration:
         collective_bandwidth_frac=1.0,
         all_to_all_bandwidth_frac=1.0,
         collective_hop_s=LINK_S,
-        all_to_all_s=LINK_S / latency_share(max(c.layout.tp * c.layout.dp, 1)),
+        all_to_all_s=LINK_S / latency_share(c.layout.tp * c.layout.dp),
     )
     return replace(c, accelerator=device, measured=replace(c.measured, beside=beside))
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from moai_planner.accuracy import steady
 from moai_planner.accuracy.draft import drafting
-from moai_planner.accuracy.recipes import decode_slots, follows_recipe, hold_steps, receive_steps, reduce_bits
+from moai_planner.accuracy.recipes import decode_slots, hold_steps, receive_steps, reduce_bits, starts_cold
 from moai_planner.accuracy.run import DP_NOT_GIVEN, Run, Unsupported, Workers
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import kv_transfer, memory_budget
@@ -182,7 +182,7 @@ class _Table:
             draft.tokens,
             1.0,
             draft.cost_frac,
-            float(follows_recipe(run) and first.engine == "sglang"),
+            float(starts_cold(run)),
             0.0,
             token_s,
             0.0,

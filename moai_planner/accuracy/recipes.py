@@ -41,7 +41,8 @@ OWN_CHOICE = ("sglang",)
 SLOTS = np.array((1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048), dtype=float)
 """Sequences that a decode rank of TensorRT-LLM's disaggregated recipes holds (`max_batch_size`), where
 `published_slots` does not say: a guess, by a rule chosen on calibration rows."""
-
+COLD_ENGINES = ("sglang",)
+"""Engines whose kernels the first requests of a published run wait for."""
 QUANTISED_BITS = 4
 """Large sums over AMD devices travel in 4 bits where scripts say so (`…QUICK_REDUCE_QUANTIZATION=INT4`)."""
 QUANTISED_DEVICE = "mi355x"
@@ -85,7 +86,7 @@ def recipe_of(
     about: str, engine: str, model: str, device: str, concurrency: float, isl_tokens: float
 ) -> Recipe:
     """Settings of a run; `about` is its source and notes."""
-    name = model.rsplit("/", 1)[-1]
+    name = _without_owner(model)
     if has_moreh_preset(engine, model):
         return MOREH_ARTICLE_R1 if MOREH_ARTICLE in about else MOREH_R1
     if SOURCE not in about:
@@ -105,7 +106,11 @@ def recipe_of(
 
 
 def _is_r1(model: str) -> bool:
-    return model.rsplit("/", 1)[-1].startswith("DeepSeek-R1")
+    return _without_owner(model).startswith("DeepSeek-R1")
+
+
+def _without_owner(model: str) -> str:
+    return model.rsplit("/", 1)[-1]
 
 
 def _vllm(model: str, device: str) -> Recipe:
@@ -138,7 +143,7 @@ def reduce_bits(run: Run, workers: Workers, accelerator: Accelerator) -> int:
     """Bits of a value in large sums over tensor ranks; 0 = the engine's default."""
     if not follows_recipe(run) or accelerator.platform != "rocm":
         return 0
-    name = run.model.rsplit("/", 1)[-1]
+    name = _without_owner(run.model)
     here = accelerator.id == QUANTISED_DEVICE
     if workers.engine == "vllm":
         said = name.startswith(QUANTISED_VLLM) or (_narrow(run, name, "MiniMax-M2") and here)
@@ -153,6 +158,11 @@ def reduce_bits(run: Run, workers: Workers, accelerator: Accelerator) -> int:
 
 def _narrow(run: Run, name: str, family: str) -> bool:
     return name.startswith(family) and run.precision == "fp8"
+
+
+def starts_cold(run: Run) -> bool:
+    """Whether the first requests of a run wait until kernels are compiled and tuned."""
+    return follows_recipe(run) and run.workers[0].engine in COLD_ENGINES
 
 
 def hold_steps(run: Run) -> float:
@@ -184,12 +194,12 @@ def decode_slots(run: Run) -> float:
 
 
 def _published(run: Run) -> int:
-    last, nominal = run.workers[-1], 2.0 / (1.0 + run.length_low_frac)
+    last = run.workers[-1]
     return published_slots(
         last.accelerator,
         run.precision,
-        round(run.isl_tokens * nominal),
-        round(run.osl_tokens * nominal),
+        round(run.isl_tokens * run.longest_frac),
+        round(run.osl_tokens * run.longest_frac),
         drafts=run.spec_decode != "none",
         workers=last.count,
         tp=last.tp,

@@ -104,6 +104,11 @@ class Run:
         return len(self.workers) == 2
 
     @property
+    def longest_frac(self) -> float:
+        """The longest length over the mean."""
+        return 2.0 / (1.0 + self.length_low_frac)
+
+    @property
     def devices(self) -> int:
         return sum(workers.devices for workers in self.workers)
 

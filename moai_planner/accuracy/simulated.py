@@ -93,7 +93,7 @@ def _simulate(run: Run, record: np.void, c: Configuration, times: StepTimes) -> 
     workers = run.workers[-1]
     instance = _instance(record, c, times)
     system = colocated(instance, workers.count)
-    longest = 2.0 / (1.0 + run.length_low_frac)
+    longest = run.longest_frac
     settings = BenchSettings(
         num_prompts=round(run.requests),
         request_rate=run.request_rate or math.inf,

@@ -221,7 +221,7 @@ def _colocated(table, run):
 
 @njit(cache=True)
 def _first(run):
-    """Share of the requests that are the first of their places in a closed loop."""
+    """Share of the requests that come before the limit on what is in flight is reached."""
     return min(1.0, run.concurrency / run.requests) if run.concurrency > 0 else 0.0
 
 
@@ -324,7 +324,7 @@ def _apart(table, run, plain, batch, context, prompt, space):
     prompts = max(1.0, rate * (plain + share * (mixed - plain)) / share)
     at_rate = 1.0
     if run.concurrency > 0 and run.length_cv > 0:
-        at_rate = min(1.0, run.concurrency / run.requests)
+        at_rate = _first(run)
     return 1.0 - at_rate + at_rate / prompts
 
 
@@ -367,7 +367,7 @@ def _late_step_s(table, run, batch, entering, prompt, context):
     none = math.exp(-rate)
     full = 0.0
     if run.arrivals == CLOSED:
-        full = 0.5 * entering * prompt / space * min(1.0, run.concurrency / run.requests)
+        full = 0.5 * entering * prompt / space * _first(run)
     count, term, below = 0.0, none, none
     while count < most and (1.0 - below**run.decode_ranks) / looks + full >= RARE:
         count += 1.0

@@ -244,6 +244,8 @@ def _one_shot(c: Configuration, token_bytes: float) -> tuple[float, float]:
 
 def _quick(c: Configuration, token_bytes: float) -> tuple[float, float]:
     """Tokens up to which sums are not quantised, and the bytes of quantised sums over those of others."""
+    if c.layout.tp == 1:
+        return 0.0, 1.0
     bits = c.engine.reduce_bits or QUICK_BITS.get(c.engine.name, 0)
     inside = c.layout.tp <= fast_domain(c.accelerator, c.devices_per_node)
     if not bits or not inside or c.accelerator.architecture not in QUICK_ARCHITECTURES:

@@ -95,15 +95,16 @@ def test_who_looks_for_requests_seldom(tmp_path: Path):
 
 
 def test_whose_large_sums_are_quantised(tmp_path: Path):
-    """Scripts say so for DeepSeek-R1 on one MI355X server since 2026, and for some of vLLM's models."""
+    """Of DeepSeek-R1 on one MI355X server since a date, of GLM-5 there, and of some of vLLM's models."""
     file = tmp_path / "runs.csv"
     head = HEAD.replace("model,", "model,date,")
     row = "{id},{source},{model},{date},fp8,{engine},colocated,{device},8,8,8192,1024,16,12,validate,\n"
-    usual = {"device": "mi355x"} | {
+    usual = {
         "source": "InferenceX",
         "model": R1,
         "date": "2026-02-01",
         "engine": "sglang",
+        "device": "mi355x",
     }
     cases = {
         "told": {},
