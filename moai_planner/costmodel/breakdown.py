@@ -118,7 +118,7 @@ def _attention(build: _Builder, w: Work, p: Parameters, phase: str, count: float
         seconds += count * op.state_s_per_sequence(w, p)
         flop = count * (context * w.kv_flop_per_token + inside * w.window_flop_per_token)
         moved = count * (context * w.kv_bytes_per_token + inside * w.window_bytes_per_token + w.state_bytes)
-        rate = w.bf16_flop_per_s
+        rate = w.kv_flop_per_s
     else:
         pairs, inside = token_pairs(count, context), window_pairs(count, context, w.window_tokens)
         seconds = (

@@ -142,6 +142,14 @@ def test_what_runs_narrow_is_held_against_the_narrow_roofline(which, bits):
         assert one.name not in ("attention", "all-reduce") or 0 < one.roofline_frac < 0.95
 
 
+def test_decode_in_8_bits_is_held_against_the_8_bit_roofline():
+    """B200: MLA of a rank with all heads is bound by its products, which reach half of the 8-bit rate."""
+    c = configuration(LATENT, "b200_sxm", tp=1, dp=8, ep=8)
+    c = replace(c, precision=replace(c.precision, kv="fp8"))
+    (attention,) = (one for one in breakdown(c, "decode", 256, 8192) if one.name == "attention")
+    assert attention.roofline_frac < 0.75
+
+
 def test_a_batch_runs_as_the_next_captured_size():
     """Batches between two captured sizes take the larger one's time beside the engine's own."""
     c = with_parameters(configuration(), sequence_s=5e-8, step_hidden_frac=1.0)
