@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from moai_planner.accuracy.choices import CLOSE, DEVICES, PROMISES_MS, Duel, Pick, duels, picks
 from moai_planner.accuracy.compare import Pair, group
 from moai_planner.accuracy.noise import NoiseRow, noise_floor
 from moai_planner.accuracy.peaks import Beyond
@@ -56,11 +57,13 @@ def accuracy_report(
 ) -> tuple[str, Mapping[str, str]]:
     """Text of the page and name → SVG of its pictures."""
     held = [pair for pair in pairs if pair.run.split == "validate"]
+    fought = duels(held)
     sections = (
         _opening(about, pairs, unsupported),
-        _goals(held, left),
+        _goals(held, fought, left),
         _pictures(),
         _by_group(held),
+        _choices(picks(held), fought),
         _coverage(held),
         _left_out(left),
         "## What each parameter is worth\n\nIn [ablations.md](accuracy/ablations.md), field by field.",
@@ -110,7 +113,8 @@ def _from(source: str) -> Callable[[Pair], bool]:
 
 
 TPOT = ("tpot_ms_mean", "tpot_ms_median")
-OPEN, R1, OSS = _from("BLIS training"), _from("Moreh DeepSeek-R1"), _from("Moreh GPT-OSS")
+ACROSS = "Moreh GPT-OSS"
+OPEN, R1, OSS = _from("BLIS training"), _from("Moreh DeepSeek-R1"), _from(ACROSS)
 GOALS = (
     ("vLLM on H100, H200, MI300X: TPOT", "7 %", _vllm, TPOT, median, "6.5 % (open loop); 13 % best planner"),
     ("the same: total throughput", "7 %", _vllm, ("total_tps",), median, "–"),
@@ -129,12 +133,15 @@ GOALS = (
 """What, goal, rows, metrics, statistic of the absolute errors, best known elsewhere."""
 
 
-def _goals(held: Sequence[Pair], left: Sequence[Left]) -> str:
+def _goals(held: Sequence[Pair], fought: Sequence[Duel], left: Sequence[Left]) -> str:
     lines = []
     for what, goal, wanted, metrics, statistic, elsewhere in GOALS:
         sizes = [abs(pair.error) for pair in held if wanted(pair) and pair.metric in metrics]
         found = f"{statistic(sizes):.1%} (n {len(sizes)})" if sizes else "no rows"
         lines.append(f"| {what} | {goal} | {found} | {elsewhere} |")
+    across = [duel.right for duel in fought if duel.differs == DEVICES and duel.source.startswith(ACROSS)]
+    won = f"{sum(across)} of {len(across)}" if across else "no rows"
+    lines.append(f"| gpt-oss-120b across vendors: the winner, {CLOSE:.0%} or more apart | all | {won} | – |")
     for what, goal, group_name in (("device", "15 %", "accelerator"), ("model", "10 %", "model")):
         rows = [row for row in left if row.left_out == group_name and row.kind == "tpot_s"]
         found = "; ".join(_told(row) for row in rows) or "no rows"
@@ -165,6 +172,40 @@ def _by_group(held: Sequence[Pair]) -> str:
         for g in groups
     ]
     return "## Validation rows by engine and device\n\n" + head + rule + "\n".join(lines)
+
+
+def _choices(picked: Sequence[Pick], fought: Sequence[Duel]) -> str:
+    engines = sorted({pick.engine for pick in picked})
+    rows = [(engine, [pick for pick in picked if pick.engine == engine]) for engine in engines]
+    promises = ", ".join(f"{promise:g}" for promise in PROMISES_MS)
+    lines = [
+        f"| {engine} | {len(own)} | {fmean(p.right for p in own):.0%} | {fmean(p.kept for p in own):.0%} "
+        f"| {fmean(p.share for p in own):.0%} | {fmean(p.any_share for p in own):.0%} |"
+        for engine, own in (*rows, ("all", list(picked)))
+        if own
+    ]
+    keys = sorted({(duel.differs, duel.source, duel.metric) for duel in fought})
+    won = [
+        f"| {differs} | {source} | {metric} | {len(own)} | {fmean(duel.right for duel in own):.0%} |"
+        for differs, source, metric in keys
+        for own in [[d for d in fought if (d.differs, d.source, d.metric) == (differs, source, metric)]]
+    ]
+    return (
+        "## Would the choice have been right\n\n"
+        f"Promises of {promises} ms a token, wherever runs of one source, model, number format, engine, "
+        "devices and lengths have two layouts that keep them. The run predicted to keep the promise and to "
+        "serve most tokens a device is picked, and judged as it was measured: *right* = it keeps the promise "
+        f"and is as good as the best that does, both within {CLOSE:.0%}. *Share* = its tokens/s over "
+        "those of the best, nothing where the promise is broken; *blind* = the same over all layouts, "
+        "each at the best load that keeps the promise. Both are means.\n\n"
+        "| engine | promises | right | kept | share | blind |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n" + "\n".join(lines) + "\n\n"
+        f"Two runs under one load whose measurements differ by more than {CLOSE:.0%}: how often the one "
+        "predicted to be better is. They differ in devices, in disaggregation, in engine or in layout; the "
+        "first that applies is named. A coin is right in 50 %.\n\n"
+        "| they differ in | source | metric | n | right |\n"
+        "| --- | --- | --- | ---: | ---: |\n" + "\n".join(won)
+    )
 
 
 def _coverage(held: Sequence[Pair]) -> str:
