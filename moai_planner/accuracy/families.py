@@ -12,8 +12,10 @@ from __future__ import annotations
 from moai_planner.domain.corrections import (
     ARCHITECTURE,
     ENGINE,
+    ENGINE_PRODUCTS,
     EVERYWHERE,
     FAMILY,
+    FAMILY_PRODUCTS,
     FORMAT_KERNELS,
     NUMBER_FORMAT,
     PLATFORM,
@@ -55,10 +57,17 @@ FORMAT_FIELDS = (
     "expert_matmul_frac",
     "expert_bandwidth_frac",
 )
+PRODUCT_FIELDS = ("matmul_frac", "weight_bandwidth_frac")
+"""Of layers without experts; products of experts are an engine's own in every format."""
+ENGINE_FIELDS = tuple(name for name in BASE_FIELDS if name not in PRODUCT_FIELDS)
 LEVEL_FIELDS = {
     ARCHITECTURE: ARCHITECTURE_FIELDS,
     NUMBER_FORMAT: FORMAT_FIELDS,
     FORMAT_KERNELS: FORMAT_FIELDS,
+    ENGINE_PRODUCTS: PRODUCT_FIELDS,
+    FAMILY_PRODUCTS: PRODUCT_FIELDS,
+    ENGINE: ENGINE_FIELDS,
+    FAMILY: ENGINE_FIELDS,
 }
 """Levels that move some fields only."""
 LENGTH_FIELDS = ("context_token_s",)
@@ -75,6 +84,8 @@ SPREADS = {
     ARCHITECTURE: 0.25,
     NUMBER_FORMAT: 0.25,
     FORMAT_KERNELS: 0.25,
+    ENGINE_PRODUCTS: 0.7,
+    FAMILY_PRODUCTS: 1.0,
     ENGINE: 0.7,
     FAMILY: 1.0,
 }

@@ -158,7 +158,7 @@ class _Part:
 
 
 def _parts(c: Configuration) -> tuple[Part, ...]:
-    device, number_format = c.accelerator, c.precision.id
+    device, number_format = c.accelerator, c.precision.kernels
     native = is_native(device, number_format)
     return parts_of(device.platform, device.architecture, c.engine.name, number_format, native)
 
