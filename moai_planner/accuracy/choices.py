@@ -4,7 +4,7 @@ picks(pairs)       # under a promise on the time per token: the run predicted to
 duels(pairs)       # of two runs under one load: the one predicted to be better
 
 A planner is asked which, not how much: an error that all candidates share costs nothing here, and a small
-one between two close candidates little.
+one between two close candidates little. Of runs repeated over time the newest counts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Pick:
     kept: bool
     "The run picked keeps it, within `CLOSE`; False when none was predicted to."
     share: float
-    "Its tokens/s a device over the best that keeps the promise; 0 = not kept."
+    "Its tokens/s a device over the best that keeps the promise, at most 1; 0 = not kept."
     any_share: float
     "The same for a layout picked blindly and run at its best load: the mean over layouts."
 
@@ -57,7 +57,10 @@ class Duel:
     "The first of devices, disaggregation, engine, layout in which they do."
     metric: str
     right: bool
-    "The prediction has the same winner."
+    "The prediction has the same winner; a tie has none."
+    by_size: float
+    """1 = so has the rule that more devices answer sooner and serve fewer tokens each, which takes no model
+    at all; 0 = it has the other; 0.5 = both use as many."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,10 @@ class _Candidate:
 
 
 def picks(pairs: Sequence[Pair]) -> tuple[Pick, ...]:
-    """Every promise that at least two measured layouts keep, among runs of one source, model, number format,
-    engine, devices and lengths."""
+    """Every promise that a measured layout keeps, among runs of one source, model, number format, engine,
+    devices and lengths in at least two layouts."""
     contests: dict[tuple, list[_Candidate]] = {}
-    for run, own in _by_run(pairs):
+    for run, own in _newest(pairs):
         token_ms, rate = _first(own, TOKEN_METRICS), _first(own, RATE_METRICS)
         if token_ms and rate:
             key = (run.source, run.model, run.precision, run.engine, run.accelerator, *_lengths(run))
@@ -81,29 +84,28 @@ def picks(pairs: Sequence[Pair]) -> tuple[Pick, ...]:
 
 
 def _pick(candidates: Sequence[_Candidate], promise_ms: float) -> Pick | None:
-    best: dict[tuple, float] = {}
-    for one in candidates:
-        if one.token_ms.measured <= promise_ms:
-            best[one.layout] = max(best.get(one.layout, 0.0), one.rate.measured)
-    if len(best) < 2:
+    keeping = [one for one in candidates if one.token_ms.measured <= promise_ms]
+    layouts = sorted({one.layout for one in candidates}, key=repr)
+    if len(layouts) < 2 or not keeping:
         return None
-    most = max(best.values())
-    engine = candidates[0].rate.run.engine
-    any_share = fmean(best.get(layout, 0.0) for layout in {one.layout for one in candidates}) / most
+    best = {one: max((c.rate.measured for c in keeping if c.layout == one), default=0.0) for one in layouts}
+    most, count = max(best.values()), sum(rate > 0 for rate in best.values())
+    engine, any_share = candidates[0].rate.run.engine, fmean(best.values()) / most
     allowed = [one for one in candidates if one.token_ms.predicted <= promise_ms]
     if not allowed:
-        return Pick(engine, promise_ms, len(best), False, 0.0, any_share)
+        return Pick(engine, promise_ms, count, False, 0.0, any_share)
     picked = max(allowed, key=lambda one: (one.rate.predicted, one.rate.run.id))
     kept = picked.token_ms.measured <= promise_ms * (1.0 + CLOSE)
-    return Pick(engine, promise_ms, len(best), kept, kept * picked.rate.measured / most, any_share)
+    share = kept * min(picked.rate.measured / most, 1.0)
+    return Pick(engine, promise_ms, count, kept, share, any_share)
 
 
 def duels(pairs: Sequence[Pair]) -> tuple[Duel, ...]:
-    """Every two runs of one source, model, number format, lengths and load that differ in workers and, by
-    more than `CLOSE`, in a metric."""
+    """Every two runs of one source, model, number format, drafting, lengths and load that differ in workers
+    and, by more than `CLOSE`, in a metric."""
     loads: dict[tuple, list[tuple[Run, dict[str, Pair]]]] = {}
-    for run, own in _by_run(pairs):
-        key = (run.source, run.model, run.precision, *_lengths(run), run.concurrency, run.request_rate)
+    for run, own in _newest(pairs):
+        key = (run.source, run.model, run.precision, run.kv, run.spec_decode, *_lengths(run), *_load(run))
         loads.setdefault(key, []).append((run, own))
     return tuple(duel for own in loads.values() for a, b in combinations(own, 2) for duel in _duels(a, b))
 
@@ -114,10 +116,12 @@ def _duels(a: tuple[Run, dict[str, Pair]], b: tuple[Run, dict[str, Pair]]) -> It
         return
     for metric in DUEL_METRICS:
         if metric in own and metric in others:
-            left, right = own[metric], others[metric]
-            if max(left.measured, right.measured) > (1.0 + CLOSE) * min(left.measured, right.measured):
-                same = (left.measured < right.measured) == (left.predicted < right.predicted)
-                yield Duel(one.source, _difference(one, other), metric, same)
+            measured = own[metric].measured - others[metric].measured
+            if abs(measured) > CLOSE * min(own[metric].measured, others[metric].measured):
+                right = measured * (own[metric].predicted - others[metric].predicted) > 0
+                size = measured * (other.devices - one.devices)
+                by_size = 0.5 if size == 0 else float(size > 0)
+                yield Duel(one.source, _difference(one, other), metric, right, by_size)
 
 
 def _difference(one: Run, other: Run) -> str:
@@ -128,12 +132,18 @@ def _difference(one: Run, other: Run) -> str:
     return ENGINE if one.engine != other.engine else LAYOUT
 
 
-def _by_run(pairs: Sequence[Pair]) -> Iterator[tuple[Run, dict[str, Pair]]]:
+def _newest(pairs: Sequence[Pair]) -> Iterator[tuple[Run, dict[str, Pair]]]:
+    """Runs with their pairs, one for each configuration under a load."""
     own: dict[str, dict[str, Pair]] = {}
     for pair in pairs:
         own.setdefault(pair.run.id, {})[pair.metric] = pair
+    newest: dict[tuple, tuple[Run, dict[str, Pair]]] = {}
     for found in own.values():
-        yield next(iter(found.values())).run, found
+        run = next(iter(found.values())).run
+        key = (run.source, run.model, run.precision, run.kv, *_layout(run), *_lengths(run), *_load(run))
+        if key not in newest or newest[key][0].date <= run.date:
+            newest[key] = (run, found)
+    yield from newest.values()
 
 
 def _first(own: dict[str, Pair], metrics: Sequence[str]) -> Pair | None:
@@ -142,6 +152,10 @@ def _first(own: dict[str, Pair], metrics: Sequence[str]) -> Pair | None:
 
 def _lengths(run: Run) -> tuple[float, float, float]:
     return run.isl_tokens, run.osl_tokens, run.length_low_frac
+
+
+def _load(run: Run) -> tuple[float, float]:
+    return run.concurrency, run.request_rate
 
 
 def _layout(run: Run) -> tuple:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.layout import Engine, Layout, capture_sizes
 from moai_planner.domain.model import Attention, FeedForward, Model
-from moai_planner.domain.precision import Precision, multiplied_as
+from moai_planner.domain.precision import WIDE_FORMAT, Precision, multiplied_as
 
 GQA_KERNELS = 5
 """Norm, query-key-value product, rotary with cache write, attention, output product."""
@@ -46,9 +46,6 @@ the compressor of its KV, as in DeepSeek V4's reference code."""
 QUANTISE_KERNELS, MLA_QUANTISE_KERNELS = 1, 2
 TAIL_KERNELS = 4
 """Embedding, last norm, head, sampling."""
-
-
-WIDE_FORMAT = "bf16"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.parameters import NAMES, Parameters, from_vector, to_vector
-from moai_planner.domain.precision import PRECISIONS, multiplied_as
+from moai_planner.domain.precision import PRECISIONS, WIDE_FORMAT, multiplied_as
 from moai_planner.domain.provenance import ASSUMED, Source
 
 Part = tuple[str, str]
@@ -28,8 +28,6 @@ EVERYWHERE, PLATFORM, ARCHITECTURE = "everywhere", "platform", "architecture"
 NUMBER_FORMAT, FORMAT_KERNELS, ENGINE, FAMILY = "number_format", "format_kernels", "engine", "family"
 ENGINE_PRODUCTS, FAMILY_PRODUCTS = "engine_products", "family_products"
 FOUR_BITS = "four-bit"
-VENDOR_FORMAT = "bf16"
-"""Every engine leaves its products to the device vendor's library; those of narrower formats are its own."""
 WIDENED_AS = {"fp4": "mxfp4"}
 """Formats whose experts are those of another."""
 LEVELS = (
@@ -69,9 +67,9 @@ def parts_of(
     multiply four bits are one kind, whatever the block that shares a scale and the format of other layers.
     Kernels of a format are written anew for each architecture.
 
-    What was found of an engine's own products says nothing of 16-bit ones: vLLM's in fp8 and MXFP4 stream
-    weights at 0.4 to 0.7 of the memory of MI300X and MI355X, the kernels that it calls in 16 bits at 0.77
-    (hipBLASLt) to 0.92 (wvSplitK) on MI300X (ROCm/rocm-libraries pull request 12329: 2.02 GB in 497, 416 us).
+    What was found of an engine's narrower products says nothing of 16-bit ones: these stream at 0.77
+    (hipBLASLt) to 0.92 (wvSplitK) of MI300X's memory (ROCm/rocm-libraries pull request 12329: 2.02 GB in 497
+    and 416 us), where fp8 rows of vLLM say 0.7.
 
     >>> parts_of("cuda", "Hopper", "vllm", "mxfp4", False)[3]
     ('number_format', 'widened mxfp4-cuda')
@@ -84,7 +82,7 @@ def parts_of(
     """
     kernels = _kernels(number_format, native)
     family = family_name(engine, platform)
-    own = ((ENGINE_PRODUCTS, engine), (FAMILY_PRODUCTS, family)) if kernels != VENDOR_FORMAT else ()
+    own = ((ENGINE_PRODUCTS, engine), (FAMILY_PRODUCTS, family)) if kernels != WIDE_FORMAT else ()
     return (
         (EVERYWHERE, "all"),
         (PLATFORM, platform),

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+WIDE_FORMAT = "bf16"
+"""Its products are mostly the device vendor's library under every engine; narrower ones are the engine's."""
+
 _BITS = {
     "fp32": 32.0,
     "bf16": 16.0,

@@ -223,3 +223,22 @@ def test_parameters_are_not_shared_between_questions():
     first = parameters_for(accelerator("h100_sxm"), "vllm", precision("fp8"))
     replace(first, matmul_frac=0.1)
     assert parameters_for(accelerator("h100_sxm"), "vllm", precision("fp8")).matmul_frac == first.matmul_frac
+
+
+@pytest.mark.parametrize("device", ["mi300x", "mi308x", "mi355x", "b200_sxm", "a100_sxm_80gb"])
+def test_16_bit_products_are_alike_under_every_engine(device):
+    """What an engine's own 8- and 4-bit kernels reach says nothing of the library that they share."""
+    on = accelerator(device)
+    wide = [parameters_for(on, engine, precision("bf16")) for engine in ("vllm", "sglang", "moreh-vllm")]
+    for name in ("matmul_frac", "weight_bandwidth_frac"):
+        assert len({getattr(one, name) for one in wide}) == 1
+    assert len({one.kernel_s for one in wide}) == 3, "the rest of an engine is its own"
+
+
+def test_16_bit_products_on_mi300x_are_near_published_timings():
+    """hipBLASLt and wvSplitK stream 2.02 GB in 497 and 416 us (ROCm/rocm-libraries pull request 12329)."""
+    on = accelerator("mi300x")
+    reached = parameters_for(on, "vllm", precision("bf16")).weight_bandwidth_frac
+    moved_bytes = 2.0 * 76032 * 13312
+    shares = [moved_bytes / seconds / on.memory_bandwidth_bytes_per_s for seconds in (497.12e-6, 415.9e-6)]
+    assert shares[0] < reached < shares[1]
