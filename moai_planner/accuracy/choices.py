@@ -9,12 +9,13 @@ one between two close candidates little. Of runs repeated over time the newest c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import fmean
 
 from moai_planner.accuracy.compare import Pair
+from moai_planner.accuracy.noise import configuration_of
 from moai_planner.accuracy.run import Run
 
 TOKEN_METRICS = ("tpot_ms_median", "tpot_ms_mean", "itl_ms_mean")
@@ -23,6 +24,8 @@ PROMISES_MS = (10.0, 20.0, 30.0, 50.0, 100.0)
 """Promises on the time per token."""
 CLOSE = 0.05
 """Candidates that differ by less count as equal."""
+OF_SOFTWARE = ("engine_version", "notes")
+"""Fields that repeats over time may differ in beside."""
 DUEL_METRICS = ("e2el_s_median", "total_tps_per_accel")
 DEVICES, DISAGGREGATION, ENGINE, LAYOUT = "devices", "disaggregation", "engine", "layout"
 
@@ -85,19 +88,21 @@ def picks(pairs: Sequence[Pair]) -> tuple[Pick, ...]:
 
 def _pick(candidates: Sequence[_Candidate], promise_ms: float) -> Pick | None:
     keeping = [one for one in candidates if one.token_ms.measured <= promise_ms]
-    layouts = sorted({one.layout for one in candidates}, key=repr)
+    layouts = {one.layout for one in candidates}
     if len(layouts) < 2 or not keeping:
         return None
-    best = {one: max((c.rate.measured for c in keeping if c.layout == one), default=0.0) for one in layouts}
-    most, count = max(best.values()), sum(rate > 0 for rate in best.values())
-    engine, any_share = candidates[0].rate.run.engine, fmean(best.values()) / most
+    best: dict[tuple, float] = {}
+    for one in keeping:
+        best[one.layout] = max(best.get(one.layout, 0.0), one.rate.measured)
+    most = max(best.values())
+    kept, share = False, 0.0
     allowed = [one for one in candidates if one.token_ms.predicted <= promise_ms]
-    if not allowed:
-        return Pick(engine, promise_ms, count, False, 0.0, any_share)
-    picked = max(allowed, key=lambda one: (one.rate.predicted, one.rate.run.id))
-    kept = picked.token_ms.measured <= promise_ms * (1.0 + CLOSE)
-    share = kept * min(picked.rate.measured / most, 1.0)
-    return Pick(engine, promise_ms, count, kept, share, any_share)
+    if allowed:
+        picked = max(allowed, key=lambda one: (one.rate.predicted, one.rate.run.id))
+        kept = picked.token_ms.measured <= promise_ms * (1.0 + CLOSE)
+        share = kept * min(picked.rate.measured / most, 1.0)
+    any_share = math.fsum(best.values()) / len(layouts) / most
+    return Pick(candidates[0].rate.run.engine, promise_ms, len(best), kept, share, any_share)
 
 
 def duels(pairs: Sequence[Pair]) -> tuple[Duel, ...]:
@@ -105,7 +110,8 @@ def duels(pairs: Sequence[Pair]) -> tuple[Duel, ...]:
     and, by more than `CLOSE`, in a metric."""
     loads: dict[tuple, list[tuple[Run, dict[str, Pair]]]] = {}
     for run, own in _newest(pairs):
-        key = (run.source, run.model, run.precision, run.kv, run.spec_decode, *_lengths(run), *_load(run))
+        load = (run.concurrency, run.request_rate)
+        key = (run.source, run.model, run.precision, run.kv, run.spec_decode, *_lengths(run), *load)
         loads.setdefault(key, []).append((run, own))
     return tuple(duel for own in loads.values() for a, b in combinations(own, 2) for duel in _duels(a, b))
 
@@ -140,7 +146,7 @@ def _newest(pairs: Sequence[Pair]) -> Iterator[tuple[Run, dict[str, Pair]]]:
     newest: dict[tuple, tuple[Run, dict[str, Pair]]] = {}
     for found in own.values():
         run = next(iter(found.values())).run
-        key = (run.source, run.model, run.precision, run.kv, *_layout(run), *_lengths(run), *_load(run))
+        key = configuration_of(run, OF_SOFTWARE)
         if key not in newest or newest[key][0].date <= run.date:
             newest[key] = (run, found)
     yield from newest.values()
@@ -152,10 +158,6 @@ def _first(own: dict[str, Pair], metrics: Sequence[str]) -> Pair | None:
 
 def _lengths(run: Run) -> tuple[float, float, float]:
     return run.isl_tokens, run.osl_tokens, run.length_low_frac
-
-
-def _load(run: Run) -> tuple[float, float]:
-    return run.concurrency, run.request_rate
 
 
 def _layout(run: Run) -> tuple:

@@ -30,7 +30,7 @@ def noise_floor(runs: Sequence[Run]) -> tuple[NoiseRow, ...]:
     found: list[NoiseRow] = []
     cells: dict[str, dict[tuple, dict[tuple, Run]]] = {}
     for run in runs:
-        repeats = cells.setdefault(run.source, {}).setdefault(_configuration(run), {})
+        repeats = cells.setdefault(run.source, {}).setdefault(configuration_of(run), {})
         repeats[run.date, tuple(sorted(run.metrics.items()))] = run  # the same row listed twice counts once
     for source in sorted(cells):
         rows = [row for metric in METRICS if (row := _row(source, metric, cells[source]))]
@@ -47,8 +47,10 @@ def _row(source: str, metric: str, cells: dict[tuple, dict[tuple, Run]]) -> Nois
     return NoiseRow(source, metric, len(spreads), median(spreads)) if spreads else None
 
 
-def _configuration(run: Run) -> tuple:
-    return tuple(getattr(run, entry.name) for entry in fields(run) if entry.name not in OF_ONE_RUN)
+def configuration_of(run: Run, besides: Sequence[str] = ()) -> tuple:
+    """What repeats of a run share: all but when it ran and what came out, and the fields `besides`."""
+    apart = (*OF_ONE_RUN, *besides)
+    return tuple(getattr(run, entry.name) for entry in fields(run) if entry.name not in apart)
 
 
 def _spread(values: Sequence[float]) -> float:

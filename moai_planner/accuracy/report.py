@@ -175,21 +175,23 @@ def _by_group(held: Sequence[Pair]) -> str:
 
 
 def _choices(picked: Sequence[Pick], fought: Sequence[Duel]) -> str:
-    engines = sorted({pick.engine for pick in picked})
-    rows = [(engine, [pick for pick in picked if pick.engine == engine]) for engine in engines]
+    by_engine: dict[str, list[Pick]] = {}
+    for pick in picked:
+        by_engine.setdefault(pick.engine, []).append(pick)
+    by_difference: dict[tuple[str, str, str], list[Duel]] = {}
+    for duel in fought:
+        by_difference.setdefault((duel.differs, duel.source, duel.metric), []).append(duel)
     promises = ", ".join(f"{promise:g}" for promise in PROMISES_MS)
     lines = [
         f"| {engine} | {len(own)} | {fmean(p.right for p in own):.0%} | {fmean(p.kept for p in own):.0%} "
         f"| {fmean(p.share for p in own):.0%} | {fmean(p.any_share for p in own):.0%} |"
-        for engine, own in (*rows, ("all", list(picked)))
+        for engine, own in (*sorted(by_engine.items()), ("all", picked))
         if own
     ]
-    keys = sorted({(duel.differs, duel.source, duel.metric) for duel in fought})
     won = [
-        f"| {differs} | {source} | {metric} | {len(own)} | {fmean(duel.right for duel in own):.0%} "
+        f"| {' | '.join(key)} | {len(own)} | {fmean(duel.right for duel in own):.0%} "
         f"| {fmean(duel.by_size for duel in own):.0%} |"
-        for differs, source, metric in keys
-        for own in [[d for d in fought if (d.differs, d.source, d.metric) == (differs, source, metric)]]
+        for key, own in sorted(by_difference.items())
     ]
     return (
         "## Would the choice have been right\n\n"
