@@ -211,7 +211,7 @@ def _check_words(cells: Mapping[str, str], file: str, where: str) -> Iterator[Pr
             remedy = f"write {' or '.join(filter(None, choices))}"
             yield Problem(file, f"{where}, {name}", value[:SHOWN], remedy)
     spread = cells.get("length_spread", "")
-    if spread and low_frac(spread) is None:
+    if spread and length_range(spread) is None:
         yield Problem(file, f"{where}, length_spread", spread[:SHOWN], "write fixed or uniform 0.8-1.0")
     for name, value in cells.items():
         if name in TEXTS and _CONTROL.search(value):
@@ -245,15 +245,15 @@ def _check_id(row: Row, file: str, first_line: dict[str, int]) -> list[Problem]:
     return []
 
 
-def low_frac(spread: str) -> float | None:
-    """Shortest over longest length of a `length_spread`; None when it says something else.
+def length_range(spread: str) -> tuple[float, float] | None:
+    """Shortest and longest length of a `length_spread` over the nominal one; None when it says neither.
 
-    >>> low_frac("uniform 0.8-1.0"), low_frac(""), low_frac("normal")
-    (0.8, 1.0, None)
+    >>> length_range("uniform 0.8-1.0"), length_range(""), length_range("uniform 0-1"), length_range("normal")
+    ((0.8, 1.0), (1.0, 1.0), (0.0, 1.0), None)
     """
     if spread in ("", "fixed"):
-        return 1.0
+        return 1.0, 1.0
     match = _SPREAD.match(spread)
-    if match is None or not 0 < float(match[1]) <= float(match[2]):
+    if match is None or not 0 <= float(match[1]) <= float(match[2]) or not float(match[2]):
         return None
-    return float(match[1]) / float(match[2])
+    return float(match[1]), float(match[2])

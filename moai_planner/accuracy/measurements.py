@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from moai_planner.accuracy.measurement_table import Row, Table, low_frac, parse_table, read_table
+from moai_planner.accuracy.measurement_table import Row, Table, length_range, parse_table, read_table
 from moai_planner.accuracy.recipes import has_moreh_preset, recipe_of
 from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, Measurements, Run, Unsupported, Workers
 from moai_planner.domain.units import MILLI, parse
@@ -115,7 +115,7 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         arrivals=arrivals,
         isl_tokens=isl,
         osl_tokens=osl,
-        length_low_frac=low_frac(cells.get("length_spread", "")) or 1.0,
+        length_low_frac=_low_frac(cells),
         equal_lengths=_equal_lengths(cells, number, assumed),
         concurrency=concurrency,
         request_rate=number.get("request_rate", 0.0),
@@ -138,11 +138,15 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
 
 
 def _lengths(cells: Mapping[str, str], number: dict[str, float], assumed: list[str]) -> tuple[float, float]:
-    """Mean lengths. Without a stated spread the nominal output length is what the engine was told to
-    generate, and a different `osl_mean` is the client's recount of the text."""
-    isl = number.get("isl_mean", number.get("isl", 0.0))
+    """Mean lengths, the middle of a stated spread where no mean is given. Without a spread the nominal output
+    length is what the engine was told to generate, and a different `osl_mean` is the client's recount of the
+    text."""
     spread = cells.get("length_spread", "")
-    told = number.get("osl", 0.0)
+    middle = sum(length_range(spread) or (1.0, 1.0)) / 2
+    if middle != 1.0 and not {"isl_mean", "osl_mean"} <= set(number):
+        assumed.append(f"mean lengths {middle:g} of the nominal ones ({spread})")
+    isl = number.get("isl_mean", number.get("isl", 0.0) * middle)
+    told = number.get("osl", 0.0) * middle
     osl = number.get("osl_mean", told) if spread or not told else told
     if not osl and "itl_ms_mean" in number:
         osl = 2.0
@@ -150,6 +154,11 @@ def _lengths(cells: Mapping[str, str], number: dict[str, float], assumed: list[s
     if not isl or not osl:
         raise _Missing("isl or osl is not given")
     return isl, osl
+
+
+def _low_frac(cells: Mapping[str, str]) -> float:
+    shortest, longest = length_range(cells.get("length_spread", "")) or (1.0, 1.0)
+    return shortest / longest
 
 
 def _arrivals(number: Mapping[str, float], notes: str) -> str:
@@ -189,7 +198,7 @@ def _workers(cells: Mapping[str, str], number: dict[str, float], assumed: list[s
 def _equal_lengths(cells: Mapping[str, str], number: dict[str, float], assumed: list[str]) -> bool:
     spread = cells.get("length_spread", "")
     if spread:
-        return low_frac(spread) == 1.0
+        return _low_frac(cells) == 1.0
     nominal = all(name in number and number[name] == number.get(f"{name}_mean") for name in ("isl", "osl"))
     if nominal:
         assumed.append("length_spread fixed (both means are the nominal lengths)")

@@ -16,33 +16,39 @@ from moai_planner.domain.provenance import Source
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Seconds over one or more axes; linear between points, along the last two beyond them."""
+    """Seconds over one or more axes; linear between points and beyond them.
+
+    Above an axis the line is that over its last factor of two: matrix products grow in steps of a tile, and
+    the last two points may lie on one step.
+    """
 
     axes: tuple[np.ndarray, ...]
     seconds: np.ndarray
     "[len(axis) for axis in axes]"
 
     def at(self, *where: np.ndarray | float) -> np.ndarray:
-        """Multilinear interpolation; beyond an axis its outermost segment goes on.
+        """Multilinear interpolation; below an axis its first segment goes on, above it the last octave.
 
         >>> grid = Grid((np.array([1.0, 3.0]), np.array([0.0, 10.0])), np.array([[1.0, 2.0], [3.0, 4.0]]))
         >>> float(grid.at(2.0, 5.0)), float(grid.at(5.0, 0.0))
         (2.5, 5.0)
         """
         points = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in where))
-        lower, share = [], []
+        ends, share = [], []
         for axis, x in zip(self.axes, points, strict=True):
             i = np.clip(np.searchsorted(axis, x, side="right") - 1, 0, max(0, len(axis) - 2))
             j = np.minimum(i + 1, len(axis) - 1)
+            octave = max(0, int(np.searchsorted(axis[:-1], axis[-1] / 2, side="right")) - 1)
+            i, j = np.where(x > axis[-1], octave, i), np.where(x > axis[-1], len(axis) - 1, j)
             width = np.where(j > i, axis[j] - axis[i], 1.0)
-            lower.append(i)
+            ends.append((i, j))
             share.append(np.where(j > i, (x - axis[i]) / width, 0.0))
         total = np.zeros(points[0].shape)
         for corner in np.ndindex(*(2,) * len(points)):
             weight, index = np.ones(points[0].shape), []
-            for up, i, part, axis in zip(corner, lower, share, self.axes, strict=True):
+            for up, pair, part in zip(corner, ends, share, strict=True):
                 weight = weight * (part if up else 1.0 - part)
-                index.append(np.minimum(i + up, len(axis) - 1))
+                index.append(pair[up])
             total = total + weight * self.seconds[tuple(index)]
         return np.maximum(total, 0.0)
 

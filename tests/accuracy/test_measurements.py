@@ -43,6 +43,23 @@ def test_problems_are_collected_with_their_lines():
     assert "line 3, id" in shown
 
 
+def test_a_spread_says_the_mean_lengths_where_no_mean_is_given():
+    head = HEAD.replace("split", "isl_mean,osl_mean,length_spread,split")
+
+    def read(means, spread):
+        row = f"a,Qwen/Qwen3-8B,vllm,colocated,h100_sxm,1,1,1,1000,200,4,9,{means},{spread},validate,\n"
+        return parse_measurements(head + row, "t.csv").runs[0]
+
+    for spread, middle, shortest in (("uniform 0.8-1.0", 0.9, 0.8), ("uniform 0-1", 0.5, 0), ("fixed", 1, 1)):
+        run = read(",", spread)
+        assert (run.isl_tokens, run.osl_tokens) == pytest.approx((1000 * middle, 200 * middle))
+        assert run.length_low_frac == shortest
+        assert any("mean lengths" in what for what in run.assumed) == (middle != 1)
+    run = read("910,190", "uniform 0.8-1.0")
+    assert (run.isl_tokens, run.osl_tokens) == (910, 190)
+    assert not any("mean lengths" in what for what in run.assumed)
+
+
 def test_unknown_column_is_refused():
     """A misspelt metric must not be silently ignored."""
     with pytest.raises(InputError, match="tpot_mean"):

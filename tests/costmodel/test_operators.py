@@ -40,6 +40,33 @@ def test_grid_is_exact_at_points_linear_between_and_goes_on_outside():
     assert np.allclose(grid.at(*wanted), 3 * wanted[0] + wanted[1])
 
 
+def test_grid_goes_on_as_its_last_octave_whatever_its_last_two_points():
+    grid = Grid((np.array([1.0, 512.0, 1024.0, 2047.0, 2048.0]),), np.array([1.0, 5.0, 10.0, 20.0, 20.0]))
+    assert float(grid.at(2048.0)) == 20.0
+    assert float(grid.at(4096.0)) == pytest.approx(40.0)
+
+
+@pytest.mark.parametrize(
+    ("device", "name", "active"),
+    [
+        ("rtx_4090", "meta-llama/Llama-3.1-8B-Instruct", 6.9e9),
+        ("rtx_pro_6000", "meta-llama/Llama-3.1-8B-Instruct", 6.9e9),
+        ("rtx_pro_6000", "Qwen/Qwen3-32B", 31.2e9),
+        ("rtx_pro_6000", "Qwen/Qwen3-30B-A3B", 3.0e9),
+    ],
+)
+def test_no_prompt_beats_the_peak_rate_within_or_beyond_the_timed_steps(device, name, active):
+    """`active`: parameters that every token is multiplied with, embedding and head aside (model cards)."""
+    engine = Engine(name="vllm", max_num_seqs=128, max_num_batched_tokens=32768)
+    chosen = model(name)
+    c = _configuration(device, chosen, engine=engine)
+    assert c.measured.layer.axes[0][-1] < 4096, "the law is about steps longer than any that was timed"
+    times = step_times(c)
+    a_token = 2 * active / c.accelerator.flop_per_s("bf16")
+    for tokens in (256, 2048, 4096, 8192, 32768):
+        assert float(times.mixed_step_s(tokens, tokens**2 / 2)) > a_token * tokens
+
+
 def test_a_decode_step_is_the_sum_of_its_operators():
     c = _configuration()
     times, table = step_times(c), c.measured
