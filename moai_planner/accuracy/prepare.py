@@ -105,7 +105,7 @@ def prepare(
     for run in runs:
         try:
             records.append(table.record(run))
-            kept.append(run)
+            kept.append(_noting_sizes(run, model_of(run.model).read_as))
         except InputError as error:
             left_out.append(_left_out(run, _reason(error.problems[0])))
         except _CannotPredict as reason:
@@ -128,6 +128,10 @@ def _reason(problem: Problem) -> str:
     named = problem.value.startswith("unknown ")
     said = f"{problem.value} ({problem.remedy})" if named else str(problem)
     return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}…"
+
+
+def _noting_sizes(run: Run, read_as: str) -> Run:
+    return replace(run, assumed=(*run.assumed, f"sizes of {read_as}")) if read_as else run
 
 
 def _left_out(run: Run, reason: str) -> Unsupported:

@@ -187,6 +187,8 @@ def _assumptions(
         if device.confidence == "low":
             yield f"accelerator {device.id}: low confidence, announced or assumed numbers"
     for written, deployment in zip(entry.deployments, deployments, strict=True):
+        if deployment.model.read_as:
+            yield f"deployment {deployment.name}: {deployment.model.id} has the sizes of {deployment.model.read_as}"
         if written.precision is None:
             yield f"deployment {deployment.name}: precision {deployment.precision.id}, as its checkpoint"
         if written.max_model_len is None:
@@ -208,7 +210,8 @@ def _digests(entry: CapacityFile, read: Iterable[Path]) -> Iterator[tuple[str, s
         else:
             named[pool.accelerator] = Path(pool.accelerator)
     for deployment in entry.deployments:
-        named |= _model_files(model(deployment.model).id) | _trace_files(deployment.trace)
+        served = model(deployment.model)
+        named |= _model_files(served.read_as or served.id) | _trace_files(deployment.trace)
     for name, path in named.items():
         yield name, hashlib.sha256(path.read_bytes()).hexdigest()
 

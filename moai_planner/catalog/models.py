@@ -4,6 +4,9 @@
 'mxfp4'
 >>> model("gpt-oss-120b") is model("openai/gpt-oss-120b")
 True
+>>> other = model("RedHatAI/Meta-Llama-3.1-70B-Instruct-FP8")
+>>> other.native_precision, other.read_as
+('fp8', 'meta-llama/Llama-3.1-70B-Instruct')
 
 Shipped files hold only the keys the reader uses, under their Hugging Face names, and `source`; `same_as`
 names a shipped model whose keys hold here too.
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from typing import Any
 from moai_planner.catalog.model_attention import read_attention
 from moai_planner.catalog.model_config import Config
 from moai_planner.catalog.model_feed_forward import read_feed_forward
+from moai_planner.catalog.model_names import number_format, same_architecture
 from moai_planner.catalog.model_precision import native_precision
 from moai_planner.catalog.paths import MODEL_CONFIGS
 from moai_planner.catalog.profiled_models import profiled_config, profiled_file
@@ -48,7 +53,8 @@ def model(reference: str, file: str = "model", field: str = "") -> Model:
     """A shipped name, or the path of a `config.json` or of the folder that holds one.
 
     A name may leave out the organisation and need not match case. A model that was profiled has a name too
-    (`profiled_models`). `file` and `field` say who asks.
+    (`profiled_models`). Another upload of a shipped architecture is read as that one (`model_names`), in the
+    number format that its name states. `file` and `field` say who asks.
     """
     name = _shipped_name(reference)
     if name:
@@ -61,6 +67,9 @@ def model(reference: str, file: str = "model", field: str = "") -> Model:
     if measured:
         source = Source(title="profiled model", where=str(measured), kind="measurement")
         return read_model(profiled_config(measured, reference), reference, str(measured), source)
+    other = same_architecture(reference, model_names())
+    if other:
+        return _upload(reference, other)
     remedy = f"{near(reference, model_names())}; or give the path of its Hugging Face config.json"
     raise InputError(Problem(file, field, f"unknown model {reference!r}", remedy))
 
@@ -130,6 +139,12 @@ def _shipped(name: str) -> Model:
     document = _shipped_document(name)
     file = shipped_path(name)
     return read_model(document, name, str(file), Source(**document.pop("source")))
+
+
+def _upload(reference: str, shipped: str) -> Model:
+    found = _shipped(shipped)
+    precision = number_format(reference) or found.native_precision
+    return replace(found, id=reference, native_precision=precision, read_as=shipped)
 
 
 def _shipped_document(name: str) -> dict[str, Any]:

@@ -312,6 +312,7 @@ def _device_problems(q: Question, layout: Layout, per_node: int) -> list[Problem
 
 def _assumptions(q: Question, c: Configuration) -> tuple[str, ...]:
     found = [f"parameters: {c.parameters.note or c.parameters.basis.value}"]
+    sizes = [f"sizes of {c.model.id}: those of {c.model.read_as}"] if c.model.read_as else []
     if isinstance(c.measured, OperatorTable):
         found = [
             f"step times: {source(c)} {c.measured.name} of {c.engine.name} {c.measured.engine_version} on "
@@ -334,7 +335,7 @@ def _assumptions(q: Question, c: Configuration) -> tuple[str, ...]:
         found.append(f"devices per node: {c.devices_per_node}")
     if c.accelerator.confidence == "low":
         found.append(f"{c.accelerator.id}: announced figures, not checked again")
-    return tuple(found)
+    return (*sizes, *found)
 
 
 def _beyond(steps: MeasuredSteps | None, prompt: list[StepShape], decode: StepShape) -> tuple[str, ...]:

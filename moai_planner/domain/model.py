@@ -80,6 +80,8 @@ class Model:
     residual_streams: int = 1
     "Copies of the residual stream that hyper-connections mix before and after each block (DeepSeek V4)."
     source: Source = ASSUMED
+    read_as: str = ""
+    "Shipped model whose sizes these are, where the checkpoint's own config was not given; empty = its own."
 
     @property
     def residual_size(self) -> int:

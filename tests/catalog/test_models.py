@@ -6,11 +6,13 @@ import csv
 import gzip
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from moai_planner.catalog.capacity import read_capacity
+from moai_planner.catalog.model_names import same_architecture
 from moai_planner.catalog.models import model, model_names, read_model
 from moai_planner.catalog.paths import MODEL_CONFIGS, PACKAGE
 from moai_planner.costmodel.weights import expert_parameters, total_parameters
@@ -292,3 +294,51 @@ def test_a_profiled_model_has_a_name(tmp_path):
     assert any(name.startswith("hardware_profiles/measured/cpu/") for name, _ in request.inputs)
     with pytest.raises(InputError, match="unknown model"):
         model("dense-101m")
+
+
+@pytest.mark.parametrize(
+    ("name", "shipped", "number_format"),
+    [
+        ("deepseek-ai/DeepSeek-R1-0528", "deepseek-ai/DeepSeek-R1", "fp8"),
+        ("nvidia/DeepSeek-V3-0324-FP4", "deepseek-ai/DeepSeek-V3", "nvfp4"),
+        ("amd/Llama-3.1-405B-Instruct-FP8-KV", "meta-llama/Llama-3.1-405B-Instruct", "fp8"),
+        ("unsloth/gpt-oss-120b-BF16", "openai/gpt-oss-120b", "bf16"),
+        ("Qwen/Qwen3-235B-A22B-Instruct-2507-FP8", "Qwen/Qwen3-235B-A22B", "fp8"),
+        ("mistralai/Mixtral-8x7B-Instruct-v0.1", "mistralai/Mixtral-8x7B-v0.1", "bf16"),
+        ("RedHatAI/Meta-Llama-3.1-8B-Instruct-quantized.w4a16", "meta-llama/Llama-3.1-8B-Instruct", "int4"),
+    ],
+)
+def test_other_uploads_of_a_shipped_architecture_have_its_sizes(name, shipped, number_format):
+    found, own = model(name), model(shipped)
+    assert (found.id, found.read_as, found.native_precision) == (name, shipped, number_format)
+    assert replace(found, id=shipped, read_as="", native_precision=own.native_precision) == own
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "meta-llama/Llama-3.1-8B-Instrut",
+        "meta-llama/Llama-3.1-9B-Instruct",
+        "mistralai/Mistral-7B-Instruct-v0.9",
+        "./Llama-3.1-70B-Instruct",
+        "/models/Llama-3.1-70B-Instruct",
+        "a/b/Llama-3.1-70B-Instruct",
+        "Instruct",
+        "a/",
+    ],
+)
+def test_no_other_name_is_taken_for_a_shipped_model(name):
+    with pytest.raises(InputError, match="unknown model|cannot be read|no such"):
+        model(name)
+
+
+def test_shipped_names_with_one_stem_are_one_architecture():
+    """Law: what the words left out of a stem say does not change the layers."""
+    for name in model_names():
+        same = same_architecture(name, model_names())
+        one, other = model(name), model(same)
+        assert (one.attention, one.feed_forward, one.hidden_size) == (
+            other.attention,
+            other.feed_forward,
+            other.hidden_size,
+        )
