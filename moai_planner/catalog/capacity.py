@@ -188,7 +188,8 @@ def _assumptions(
             yield f"accelerator {device.id}: low confidence, announced or assumed numbers"
     for written, deployment in zip(entry.deployments, deployments, strict=True):
         if deployment.model.read_as:
-            yield f"deployment {deployment.name}: {deployment.model.id} has the sizes of {deployment.model.read_as}"
+            sizes = f"{deployment.model.id} has the sizes of {deployment.model.read_as}"
+            yield f"deployment {deployment.name}: {sizes}"
         if written.precision is None:
             yield f"deployment {deployment.name}: precision {deployment.precision.id}, as its checkpoint"
         if written.max_model_len is None:
