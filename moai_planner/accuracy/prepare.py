@@ -18,7 +18,14 @@ import numpy as np
 
 from moai_planner.accuracy import steady
 from moai_planner.accuracy.draft import drafting
-from moai_planner.accuracy.recipes import decode_slots, hold_steps, receive_steps, reduce_bits, starts_cold
+from moai_planner.accuracy.recipes import (
+    decode_slots,
+    follows_recipe,
+    hold_steps,
+    receive_steps,
+    reduce_bits,
+    starts_cold,
+)
 from moai_planner.accuracy.run import DP_NOT_GIVEN, Run, Unsupported, Workers
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import kv_transfer, memory_budget
@@ -298,11 +305,12 @@ def _prompt_budget(engine: str, accelerator: Accelerator) -> int:
 
 
 def _most_sequences(run: Run, accelerator: Accelerator) -> int:
-    """Sequences that a rank decodes at once. A closed loop's recipe allows its concurrency; at a rate without
-    a limit the engine's default does."""
+    """Sequences that a rank decodes at once. A recipe allows its closed loop's concurrency; else the
+    server's default holds. Batches given to the engine directly are taken as one."""
     if run.max_num_seqs:
         return run.max_num_seqs
-    if run.arrivals != "open" or run.concurrency or run.workers[-1].engine != "vllm":
+    by_recipe = run.concurrency > 0 and follows_recipe(run)
+    if by_recipe or run.arrivals not in ("open", "closed") or run.workers[-1].engine != "vllm":
         return LARGEST_TABLE
     return VLLM_SEQUENCES if _is_large(accelerator) else SMALL_SEQUENCES
 

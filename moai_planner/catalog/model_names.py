@@ -52,7 +52,7 @@ def number_format(name: str) -> str:
 
 
 def same_architecture(name: str, shipped: Iterable[str]) -> str:
-    """The shipped name with the same stem, the one without a number format first; empty when there is none."""
+    """The shipped name with the same stem, one without a number format first; empty when there is none."""
     wanted = stem(name) if _REPOSITORY.match(name) else ""
     found = [one for one in shipped if wanted and stem(one) == wanted]
     return min(found, key=lambda one: (bool(number_format(one)), len(one), one), default="")
