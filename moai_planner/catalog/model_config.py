@@ -20,6 +20,27 @@ LARGEST = int(GIGA)
 """No size of a model is larger."""
 
 _TEXT_PARTS = ("text_config", "llm_config", "language_config")
+_CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "gemma3": {
+        "vocab_size": 262208,
+        "max_position_embeddings": 131072,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "sliding_window_pattern": 6,
+    },
+}
+"""What published files leave out because the class in transformers has it as default."""
+_DBRX_NAMES = {
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "d_model": "hidden_size",
+    "max_seq_len": "max_position_embeddings",
+    "kv_n_heads": "num_key_value_heads",
+    "ffn_hidden_size": "intermediate_size",
+    "moe_num_experts": "num_local_experts",
+    "moe_top_k": "num_experts_per_tok",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +60,10 @@ class Config:
         for name in _TEXT_PARTS:
             if isinstance(document.get(name), Mapping):
                 values |= {key: value for key, value in document[name].items() if value is not None}
-        return Config(file, values)
+        model_type = str(values.get("model_type", "")).removesuffix("_text")
+        if model_type == "dbrx":
+            values = _dbrx(values)
+        return Config(file, {**_CLASS_DEFAULTS.get(model_type, {}), **values})
 
     @property
     def architecture(self) -> str:
@@ -118,3 +142,10 @@ class Config:
             ((name, self.values[name]) for name in names if self.values.get(name) is not None),
             (names[0], None),
         )
+
+
+def _dbrx(values: Mapping[str, Any]) -> dict[str, Any]:
+    """DBRX keeps sizes under names of its own, some in `attn_config` and `ffn_config`."""
+    parts = [values.get(name) for name in ("attn_config", "ffn_config")]
+    inner = {key: value for part in parts if isinstance(part, Mapping) for key, value in part.items()}
+    return {_DBRX_NAMES.get(key, key): value for key, value in ({**inner, **values}).items()}

@@ -63,8 +63,9 @@ def _expert_layers(config: Config, layers: int) -> int:
         return sum(entry == "sparse" for entry in kinds)
     if isinstance(config.values.get("moe_layer_freq"), list):
         return sum(bool(entry) for entry in config.sequence("moe_layer_freq", length=layers, of=int) or ())
-    first = config.integer("first_k_dense_replace", default=0)
-    step = config.integer("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq", default=1)
+    first = config.integer("first_k_dense_replace", "moe_layer_start_index", default=0)
+    names = ("decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq", "moe_layer_interval")
+    step = config.integer(*names, default=1)
     listed = config.values.get("mlp_only_layers")
     dense = [index for index in listed if isinstance(index, int)] if isinstance(listed, list) else []
     if config.model_type in ("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "kimi_linear"):
@@ -98,7 +99,12 @@ def _experts(config: Config, layers: int) -> FeedForward:
         intermediate_size=width,
         experts=expert_count(config),
         experts_per_token=config.integer(
-            "num_experts_per_tok", "num_experts_per_token", "top_k_experts", "experts_per_token", "moe_topk"
+            "num_experts_per_tok",
+            "num_experts_per_token",
+            "top_k_experts",
+            "experts_per_token",
+            "moe_topk",
+            "moe_k",
         ),
         shared_intermediate_size=shared,
         matrices=matrices,
@@ -112,7 +118,8 @@ def _shared_width(config: Config, expert_width: int) -> int:
         return config.integer("intermediate_size")
     if config.has("enable_moe_block"):  # Gemma 4 keeps its dense MLP beside the experts
         return config.integer("intermediate_size")
-    count = config.integer("n_shared_experts", "num_shared_experts", default=0)
+    names = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
+    count = config.integer(*names, default=0)
     named = config.integer(
         "moe_shared_expert_intermediate_size",
         "shared_expert_intermediate_size",

@@ -34,7 +34,9 @@ from moai_planner.domain.model import Model
 from moai_planner.domain.provenance import Source
 
 _SLASH = "--"
-_TIED_BY_DEFAULT = frozenset(("gemma", "gemma2", "gemma3", "gemma4", "opt", "gpt2", "falcon", "bloom", "mpt"))
+_TIED_BY_DEFAULT = frozenset(
+    ["gemma", "gemma2", "gemma3", "gemma4", "cohere", "cohere2", "opt", "gpt2", "falcon", "bloom", "mpt"]
+)
 _BIASED = frozenset(("qwen2", "qwen2_moe", "phi", "opt", "gpt2", "gpt_neox", "starcoder2", "bloom"))
 _DEFAULT_CONTEXT_TOKENS = 2048
 _MOST_LAYERS = 10_000

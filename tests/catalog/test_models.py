@@ -56,6 +56,21 @@ PUBLISHED_TOTAL_B = {
     "nvidia/Llama-3_3-Nemotron-Super-49B-v1": 49.87,
     "microsoft/phi-2": 2.78,
     "tiiuae/falcon-7b": 6.92,
+    "Qwen/Qwen3-4B": 4.02,
+    "Qwen/Qwen3-14B": 14.8,
+    "Qwen/Qwen2.5-32B-Instruct": 32.76,
+    "Qwen/Qwen3-Next-80B-A3B-Instruct": 80.0,
+    "microsoft/phi-4": 14.66,
+    "google/gemma-2-27b-it": 27.23,
+    "google/gemma-3-27b-it": 27.0,
+    "mistralai/Mistral-Small-24B-Instruct-2501": 23.57,
+    "mistralai/Mistral-Large-Instruct-2407": 122.6,
+    "MiniMaxAI/MiniMax-M2": 228.7,
+    "baidu/ERNIE-4.5-21B-A3B-PT": 21.8,
+    "01-ai/Yi-34B": 34.39,
+    "databricks/dbrx-instruct": 132.0,
+    "CohereForAI/c4ai-command-r-plus": 103.8,
+    "allenai/OLMoE-1B-7B-0924": 6.92,
 }
 PUBLISHED_ACTIVE_B = {
     "deepseek-ai/DeepSeek-R1": 37.5,
@@ -131,6 +146,51 @@ def test_active_parameters_agree_with_the_model_card(name, published_b):
 )
 def test_native_precision(name, precision):
     assert model(name).native_precision == precision
+
+
+def test_dbrx_keeps_its_sizes_in_parts_of_its_own():
+    raw = {
+        "architectures": ["DbrxForCausalLM"],
+        "model_type": "dbrx",
+        "d_model": 6144,
+        "n_heads": 48,
+        "n_layers": 40,
+        "max_seq_len": 32768,
+        "vocab_size": 100352,
+        "tie_word_embeddings": False,
+        "attn_config": {"clip_qkv": 8, "kv_n_heads": 8, "model_type": ""},
+        "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4, "model_type": ""},
+    }
+    found, shipped = read_model(raw, "x", "config.json", ASSUMED), model("databricks/dbrx-instruct")
+    assert (found.attention, found.feed_forward) == (shipped.attention, shipped.feed_forward)
+    assert found.max_context_tokens == 32768
+
+
+def test_ernie_counts_experts_under_names_of_its_own():
+    raw = DENSE | {
+        "model_type": "ernie4_5_moe",
+        "num_hidden_layers": 28,
+        "moe_num_experts": 64,
+        "moe_k": 6,
+        "moe_intermediate_size": 32,
+        "moe_num_shared_experts": 2,
+        "moe_layer_start_index": 1,
+        "moe_layer_interval": 1,
+    }
+    dense, experts = read_model(raw, "x", "config.json", ASSUMED).feed_forward
+    assert (dense.layers, dense.intermediate_size) == (1, 128)
+    assert (experts.layers, experts.experts, experts.experts_per_token) == (27, 64, 6)
+    assert experts.shared_intermediate_size == 64
+
+
+def test_what_a_file_leaves_to_its_class_is_the_classes_default():
+    """Gemma 3's published files leave out vocabulary and pattern; Command R's that embeddings are tied."""
+    gemma = {"hidden_size": 5376, "num_hidden_layers": 12, "intermediate_size": 21504, "sliding_window": 1024}
+    raw = {"model_type": "gemma3", "text_config": gemma | {"model_type": "gemma3_text"}}
+    found = read_model(raw, "x", "config.json", ASSUMED)
+    assert (found.vocabulary_size, found.tied_embeddings) == (262208, True)
+    assert sorted((part.window_tokens, part.layers) for part in found.attention) == [(0, 2), (1024, 10)]
+    assert read(model_type="cohere").tied_embeddings
 
 
 @pytest.mark.parametrize(
