@@ -16,10 +16,19 @@ from moai_planner.domain.precision import bytes_per_element
 from moai_planner.domain.step import MemoryBudget
 from moai_planner.domain.units import MEBI
 
-RUNTIME_BYTES = 600 * MEBI
-"""Driver context, library handles and allocator slack of one device (assumed; vLLM logs show 0.4–0.9 GiB)."""
-COLLECTIVE_BYTES = 500 * MEBI
-"""Buffers of collectives when a rank has peers (assumed; NCCL and custom all-reduce together)."""
+RUNTIME_BYTES = 150 * MEBI
+"""Driver context, library handles and allocator slack of one device."""
+ROCM_BYTES = 1024 * MEBI
+"""What the runtime of AMD devices holds more."""
+COLLECTIVE_BYTES = 450 * MEBI
+"""Buffers of collectives when a rank has peers (NCCL or RCCL and custom all-reduce together)."""
+LOGIT_BYTES = 38.0
+"""Of one logit while a step samples: the product's 16 bits, fp32 and copies of it, sorted values and their
+64-bit places, softmax and sums. This and the three above are what start-up logs of vLLM state
+(`tests/costmodel/start_up_logs.csv`); releases since 0.18 hold up to half less of it."""
+EXPERT_TILES = (256, 128)
+"""Hidden size and width of a rank's experts are padded to these by the kernels of native MXFP4 checkpoints
+(vLLM's `Mxfp4MoEMethod` with Marlin; others pad a little less or more)."""
 GRAPH_BYTES_PER_CAPTURE_LAYER = 0.12 * MEBI
 """Captured graphs: per size and layer (assumed; about 0.5 GiB for 51 sizes of an 80-layer model)."""
 MOE_CHUNK_TOKENS = 16384
@@ -33,6 +42,7 @@ def memory_budget(c: Configuration) -> MemoryBudget:
     activations_bytes = activation_bytes(c)
     graphs_bytes = graph_bytes(c)
     runtime_bytes = RUNTIME_BYTES + (COLLECTIVE_BYTES if layout.devices > 1 else 0.0)
+    runtime_bytes += ROCM_BYTES if c.accelerator.platform == "rocm" else 0.0
     usable = c.accelerator.memory_bytes * engine.memory_utilization_frac
     kv_bytes = usable - weights_bytes - activations_bytes - graphs_bytes - runtime_bytes
     stage_share = _fullest_stage_layers(c.model, layout.pp) / c.model.layers
@@ -106,6 +116,8 @@ def _feed_forward_bytes(c: Configuration, part) -> float:
     whole_experts = -(-part.experts // layout.ep)
     slices = layout.tp * layout.dp / layout.ep
     routed = whole_experts * one * bytes_per_element(precision.expert_weights) / slices
+    if precision.expert_weights == c.model.native_precision == "mxfp4":
+        routed *= _padded_share(hidden, part.intermediate_size / slices)
     shared = weights.shared_expert_parameters(hidden, part) * bytes_per_element(
         precision.feed_forward_weights
     )
@@ -113,12 +125,30 @@ def _feed_forward_bytes(c: Configuration, part) -> float:
     return routed + shared / layout.tp + router
 
 
+def _padded_share(hidden: float, width: float) -> float:
+    """Stored over counted weights of an expert's slice.
+
+    gpt-oss-120b on one device: 65.8 GiB instead of 60.7; vLLM's log says 65.97.
+
+    >>> round(_padded_share(2880, 2880), 3), _padded_share(4096, 256)
+    (1.09, 1.0)
+    """
+    stored = 1.0
+    for size, tile in zip((hidden, width), EXPERT_TILES, strict=True):
+        stored *= -(-size // tile) * tile / size
+    return stored
+
+
 def activation_bytes(c: Configuration) -> float:
     """Peak of activations in a full step of `max_num_batched_tokens`. An estimate, not a law.
 
-    Alive at once: the residual stream and one more copy, the widest pair of a layer's intermediates
+    Alive at once in a layer: the residual stream and one more copy, the widest pair of intermediates
     (gate-up and its product, or queries with keys and values), the routed copies of one chunk of
-    tokens in expert layers, and the logits of all sequences in fp32 beside bf16.
+    tokens. Sampling comes after the layers: the larger of the two counts. vLLM's logs state 4.76 and
+    4.84 GiB for Llama with 8 and 70 billion parameters and 1,024 sequences, 7.38 for gpt-oss:
+
+    >>> round(1024 * 128256 * LOGIT_BYTES / 2**30, 2), round(1024 * 201088 * LOGIT_BYTES / 2**30, 2)
+    (4.64, 7.28)
     """
     model, tp, tokens = c.model, c.layout.tp, c.engine.max_num_batched_tokens
     width = bytes_per_element("bf16")
@@ -128,8 +158,8 @@ def activation_bytes(c: Configuration) -> float:
     dense = max((3 * p.intermediate_size / tp for p in model.feed_forward if not p.experts), default=0)
     residual = tokens * (4 * model.residual_size + max(queries, dense)) * width
     routed = max((_routed_bytes(c, part, tokens) for part in model.feed_forward if part.experts), default=0)
-    logits = c.engine.max_num_seqs * model.vocabulary_size * (bytes_per_element("fp32") + width)
-    return residual + routed + logits
+    logits = c.engine.max_num_seqs * model.vocabulary_size * LOGIT_BYTES
+    return max(residual + routed, logits)
 
 
 def _routed_bytes(c: Configuration, part, tokens: float) -> float:

@@ -41,19 +41,25 @@ from tests.costmodel.cases import (
 @pytest.mark.parametrize("which", ALL)
 @pytest.mark.parametrize("tp", [1, 2, 4])
 def test_shards_add_up_to_the_checkpoint(which, tp):
-    """All devices together hold the checkpoint, and copies of what cannot be split (under 6 %)."""
+    """All devices together hold the checkpoint, and copies of what cannot be split (under 6 %); experts
+    in native MXFP4 are padded to whole tiles (up to 14 % for gpt-oss in quarters)."""
     c = configuration(which, tp=tp)
     whole = checkpoint_bytes(c.model, c.precision)
     held = tp * weight_bytes_per_device(c)
-    assert whole * 0.999 <= held <= whole * 1.06
+    padded = 1.14 if which == WINDOWED else 1.0
+    assert whole * 0.999 <= held <= whole * 1.06 * padded
 
 
 @pytest.mark.parametrize("which", [WINDOWED, LATENT, EXPERTS])
 def test_spreading_experts_whole_or_in_slices_stores_the_same(which):
-    """Expert parallelism moves experts between ranks; it neither adds nor loses any."""
+    """Expert parallelism moves experts between ranks; it neither adds nor loses any. Slices in native MXFP4
+    fill their tiles worse."""
     sliced = weight_bytes_per_device(configuration(which, tp=8, ep=1))
     whole = weight_bytes_per_device(configuration(which, tp=8, ep=8))
-    assert whole == pytest.approx(sliced, rel=1e-9)
+    if which == WINDOWED:
+        assert whole < sliced < 1.05 * whole
+    else:
+        assert whole == pytest.approx(sliced, rel=1e-9)
 
 
 def test_data_parallel_ranks_share_experts_and_copy_the_rest():

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# plan 021996077640dffd, moai-planner 0.1.0, for vLLM 0.32-0.33
+# plan d30265402e20e21f, moai-planner 0.1.0, for vLLM 0.32-0.33
 # Groups of processes: start, wait until healthy, stop. Sourced by start.sh and stop.sh, which set `state`,
 # the folder of <name>.pid (process group and start time of its leader) and <name>.log.
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# plan 021996077640dffd, moai-planner 0.1.0, for vLLM 0.32-0.33
+# plan d30265402e20e21f, moai-planner 0.1.0, for vLLM 0.32-0.33
 # router of lane reason/h200 (mixed) of reason
 # VLLM_ROUTER: the router's command. Arguments given here are passed on.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# plan 021996077640dffd, moai-planner 0.1.0, for vLLM 0.32-0.33
+# plan d30265402e20e21f, moai-planner 0.1.0, for vLLM 0.32-0.33
 # Starts what runs on 10.0.0.21 in the background and waits until it is healthy. Run it again at will.
 # Usage: start.sh [all|engines|routers|front]
 set -euo pipefail

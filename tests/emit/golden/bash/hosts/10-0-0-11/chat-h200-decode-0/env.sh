@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# plan 021996077640dffd, moai-planner 0.1.0, for vLLM 0.32-0.33
+# plan d30265402e20e21f, moai-planner 0.1.0, for vLLM 0.32-0.33
 # chat-h200-decode-0: decode of chat on 10.0.0.11, h200_sxm 4, 5, 6, 7, tp4
 export CUDA_DEVICE_ORDER=PCI_BUS_ID
 export CUDA_VISIBLE_DEVICES=4,5,6,7

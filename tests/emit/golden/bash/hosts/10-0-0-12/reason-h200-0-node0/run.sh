@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# plan 021996077640dffd, moai-planner 0.1.0, for vLLM 0.32-0.33
+# plan d30265402e20e21f, moai-planner 0.1.0, for vLLM 0.32-0.33
 # reason-h200-0-node0: mixed of reason on 10.0.0.12, h200_sxm 0, 1, 2, 3, 4, 5, 6, 7, tp1-dp16-ep16, node 1 of 2
 # MODEL_REASON: another weights location. LOAD_FORMAT: `dummy` starts without weights.
 # VLLM: the engine's command. Arguments given here are passed on and win over config.yaml.

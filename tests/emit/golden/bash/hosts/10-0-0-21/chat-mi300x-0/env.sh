@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# plan 021996077640dffd, moai-planner 0.1.0, for vLLM 0.32-0.33
+# plan d30265402e20e21f, moai-planner 0.1.0, for vLLM 0.32-0.33
 # chat-mi300x-0: mixed of chat on 10.0.0.21, mi300x 0, 1, tp2
 export HIP_VISIBLE_DEVICES=0,1
 export CUDA_VISIBLE_DEVICES=0,1

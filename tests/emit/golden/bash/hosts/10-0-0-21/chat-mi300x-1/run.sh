@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# plan 021996077640dffd, moai-planner 0.1.0, for vLLM 0.32-0.33
+# plan d30265402e20e21f, moai-planner 0.1.0, for vLLM 0.32-0.33
 # chat-mi300x-1: mixed of chat on 10.0.0.21, mi300x 2, 3, tp2
 # MODEL_CHAT: another weights location. LOAD_FORMAT: `dummy` starts without weights.
 # VLLM: the engine's command. Arguments given here are passed on and win over config.yaml.
