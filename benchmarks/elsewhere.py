@@ -1,4 +1,4 @@
-"""Write docs/accuracy/elsewhere.md: predictions beside measurements that were gathered after the fit.
+"""Write docs/accuracy/elsewhere.md: predictions beside measurements that no fit has seen.
 
 python benchmarks/elsewhere.py [TABLE.csv]      # default docs/accuracy/elsewhere.csv
 """
@@ -30,6 +30,7 @@ KINDS = {
     "time to first token": ("ttft_ms_mean", "ttft_ms_median"),
     "p99 time per token": ("tpot_ms_p99", "itl_ms_p99"),
 }
+"""Of each kind a run counts once: with the first of these that it states."""
 SAME_HARNESS, OTHERS = "InferenceX's harness", "all others"
 FEWEST = 4
 """Values from which a line of a table is worth printing."""
@@ -80,13 +81,16 @@ def _origin(run: Run) -> str:
 
 
 def _table(pairs: Sequence[Pair], labels: Sequence[str], label_of) -> str:
+    stated = {(pair.run.id, pair.metric): pair for pair in pairs}
+    runs = {pair.run.id: pair.run for pair in pairs}
     found: dict[tuple[str, ...], list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        kind = next((kind for kind, metrics in KINDS.items() if pair.metric in metrics), "")
-        if kind:
-            found[*label_of(pair.run), kind].append(pair)
+    for run in runs.values():
+        for kind, metrics in KINDS.items():
+            first = next((stated[run.id, m] for m in metrics if (run.id, m) in stated), None)
+            if first:
+                found[*label_of(run), kind].append(first)
     order = list(KINDS)
-    head = f"| {' | '.join(labels)} | metric | values | median | bias | coverage |\n"
+    head = f"| {' | '.join(labels)} | metric | runs | median | bias | coverage |\n"
     head += "| --- " * (len(labels) + 1) + "| ---: " * 4 + "|\n"
     lines = [
         f"| {' | '.join(key)} | {len(group)} | {median(abs(p.error) for p in group):.1%} "
@@ -98,7 +102,7 @@ def _table(pairs: Sequence[Pair], labels: Sequence[str], label_of) -> str:
 
 
 def _left_out(left_out: Sequence[Unsupported]) -> str:
-    reasons = Counter((row.source, row.reason) for row in left_out)
+    reasons = Counter((row.source, row.reason.partition(" (")[0]) for row in left_out)
     lines = [f"| {source} | {reason} | {count} |" for (source, reason), count in sorted(reasons.items())]
     if not lines:
         return "## Rows without a prediction\n\nNone."

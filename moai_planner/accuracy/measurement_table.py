@@ -59,13 +59,15 @@ _KEYWORDS = (
 )
 """Columns whose values are names in small letters."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
-_SPREAD = re.compile(r"uniform (\d*\.?\d+)-(\d*\.?\d+)\Z")
+_SPREAD = re.compile(r"uniform (\d*\.?\d+)-(\d*\.?\d+)\Z", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 TOPOLOGIES = ("colocated", "disaggregated")
 LARGEST = GIGA
 """No length, count, rate or time in milliseconds of a serving run is above this, or below one over it."""
 WRONG_UNIT = (200.0, 5000.0)
 """Latencies that disagree by such a factor, either way, are seconds beside milliseconds."""
+SPREAD_ENDS = (0.2, 4.0)
+"""What the two ends of a spread, in nominal lengths, may add up to: else they are no fractions."""
 SHOWN = 40
 """Characters of a bad value that a message repeats."""
 
@@ -212,7 +214,12 @@ def _check_words(cells: Mapping[str, str], file: str, where: str) -> Iterator[Pr
             yield Problem(file, f"{where}, {name}", value[:SHOWN], remedy)
     spread = cells.get("length_spread", "")
     if spread and length_range(spread) is None:
-        yield Problem(file, f"{where}, length_spread", spread[:SHOWN], "write fixed or uniform 0.8-1.0")
+        yield Problem(
+            file,
+            f"{where}, length_spread",
+            spread[:SHOWN],
+            "write fixed, or uniform 0.8-1.0 for fractions of isl and osl",
+        )
     for name, value in cells.items():
         if name in TEXTS and _CONTROL.search(value):
             yield Problem(file, f"{where}, {name}", repr(value)[:SHOWN], "remove the control characters")
@@ -254,6 +261,11 @@ def length_range(spread: str) -> tuple[float, float] | None:
     if spread in ("", "fixed"):
         return 1.0, 1.0
     match = _SPREAD.match(spread)
-    if match is None or not 0 <= float(match[1]) <= float(match[2]) or not float(match[2]):
+    if match is None:
         return None
-    return float(match[1]), float(match[2])
+    shortest, longest = float(match[1]), float(match[2])
+    return (
+        (shortest, longest)
+        if shortest <= longest and SPREAD_ENDS[0] <= shortest + longest <= SPREAD_ENDS[1]
+        else None
+    )

@@ -226,7 +226,8 @@ def _kimi_linear(config: Config, layers: int) -> list[Attention]:
         # queries, keys, values, decay, gate and output; the decay and gate may be of low rank
         projection_parameters=hidden * inner * (6 if linear.flag("use_full_rank_gate") else 4),
     )
-    return [part] * (layers - full) + [replace(latent(config), gated_output=True)] * full
+    gated = linear.flag("use_full_rank_gate")
+    return [part] * (layers - full) + [replace(latent(config), gated_output=gated)] * full
 
 
 def _per_block(config: Config, layers: int) -> list[Attention]:

@@ -31,6 +31,7 @@ from moai_planner.catalog.profiled_models import profiled_config, profiled_file
 from moai_planner.catalog.yaml_file import near, read_text
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.model import Model
+from moai_planner.domain.precision import WIDE_FORMAT
 from moai_planner.domain.provenance import Source
 
 _SLASH = "--"
@@ -145,7 +146,8 @@ def _shipped(name: str) -> Model:
 
 def _upload(reference: str, shipped: str) -> Model:
     found = _shipped(shipped)
-    precision = number_format(reference) or found.native_precision
+    own = WIDE_FORMAT if number_format(shipped) else found.native_precision  # the format of the copy we ship
+    precision = number_format(reference) or own
     return replace(found, id=reference, native_precision=precision, read_as=shipped)
 
 

@@ -26,9 +26,13 @@ LOGIT_BYTES = 38.0
 """Of one logit while a step samples: the product's 16 bits, fp32 and copies of it, sorted values and their
 64-bit places, softmax and sums. This and the three above are what start-up logs of vLLM state
 (`tests/costmodel/start_up_logs.csv`); releases since 0.18 hold up to half less of it."""
+SLIM_LOGIT_BYTES = 6.0
+"""The same where nothing is sorted on a GPU: the product and one copy in fp32 (assumed)."""
 EXPERT_TILES = (256, 128)
 """Hidden size and width of a rank's experts are padded to these by the kernels of native MXFP4 checkpoints
-(vLLM's `Mxfp4MoEMethod` with Marlin; others pad a little less or more)."""
+(vLLM's `Mxfp4MoEMethod` with Marlin; other kernels and engines pad a little less or more)."""
+NATIVE_MXFP4 = frozenset(("GptOssForCausalLM",))
+"""Architectures published in that format; other mixtures are quantised by tools whose kernels do not pad."""
 GRAPH_BYTES_PER_CAPTURE_LAYER = 0.12 * MEBI
 """Captured graphs: per size and layer (assumed; about 0.5 GiB for 51 sizes of an 80-layer model)."""
 MOE_CHUNK_TOKENS = 16384
@@ -116,7 +120,7 @@ def _feed_forward_bytes(c: Configuration, part) -> float:
     whole_experts = -(-part.experts // layout.ep)
     slices = layout.tp * layout.dp / layout.ep
     routed = whole_experts * one * bytes_per_element(precision.expert_weights) / slices
-    if precision.expert_weights == c.model.native_precision == "mxfp4":
+    if precision.expert_weights == "mxfp4" and c.model.architecture in NATIVE_MXFP4:
         routed *= _padded_share(hidden, part.intermediate_size / slices)
     shared = weights.shared_expert_parameters(hidden, part) * bytes_per_element(
         precision.feed_forward_weights
@@ -148,7 +152,7 @@ def activation_bytes(c: Configuration) -> float:
     4.84 GiB for Llama with 8 and 70 billion parameters and 1,024 sequences, 7.38 for gpt-oss:
 
     >>> round(1024 * 128256 * LOGIT_BYTES / 2**30, 2), round(1024 * 201088 * LOGIT_BYTES / 2**30, 2)
-    (4.64, 7.28)
+    (4.65, 7.29)
     """
     model, tp, tokens = c.model, c.layout.tp, c.engine.max_num_batched_tokens
     width = bytes_per_element("bf16")
@@ -158,7 +162,8 @@ def activation_bytes(c: Configuration) -> float:
     dense = max((3 * p.intermediate_size / tp for p in model.feed_forward if not p.experts), default=0)
     residual = tokens * (4 * model.residual_size + max(queries, dense)) * width
     routed = max((_routed_bytes(c, part, tokens) for part in model.feed_forward if part.experts), default=0)
-    logits = c.engine.max_num_seqs * model.vocabulary_size * LOGIT_BYTES
+    each = LOGIT_BYTES if c.accelerator.platform in ("cuda", "rocm") else SLIM_LOGIT_BYTES
+    logits = min(c.engine.max_num_seqs, tokens) * model.vocabulary_size * each
     return max(residual + routed, logits)
 
 

@@ -6,6 +6,7 @@ collectives. A table serves every model whose layers have these sizes, however m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +28,19 @@ class Grid:
     "[len(axis) for axis in axes]"
 
     def at(self, *where: np.ndarray | float) -> np.ndarray:
-        """Multilinear interpolation; below an axis its first segment goes on, above it the last octave.
+        """Multilinear interpolation; below an axis its first segment goes on, above it the last octave, but
+        never below the value at its end.
 
         >>> grid = Grid((np.array([1.0, 3.0]), np.array([0.0, 10.0])), np.array([[1.0, 2.0], [3.0, 4.0]]))
         >>> float(grid.at(2.0, 5.0)), float(grid.at(5.0, 0.0))
         (2.5, 5.0)
         """
+        inside = [np.minimum(x, axis[-1]) for x, axis in zip(where, self.axes, strict=True)]
+        if all(np.array_equal(x, within) for x, within in zip(where, inside, strict=True)):
+            return self._at(where)
+        return np.maximum(self._at(where), self._at(inside))
+
+    def _at(self, where: Sequence[np.ndarray | float]) -> np.ndarray:
         points = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in where))
         ends, share = [], []
         for axis, x in zip(self.axes, points, strict=True):

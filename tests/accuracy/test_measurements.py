@@ -60,6 +60,16 @@ def test_a_spread_says_the_mean_lengths_where_no_mean_is_given():
     assert not any("mean lengths" in what for what in run.assumed)
 
 
+@pytest.mark.parametrize(
+    "spread", ["uniform 512-1024", "uniform 0-0", "uniform 1-0.5", "uniform 0-0.0001", "normal"]
+)
+def test_a_spread_is_in_fractions_of_the_nominal_lengths(spread):
+    head = HEAD.replace("split", "length_spread,split")
+    row = f"a,Qwen/Qwen3-8B,vllm,colocated,h100_sxm,1,1,1,1000,200,4,9,{spread},validate,\n"
+    with pytest.raises(InputError, match="length_spread"):
+        parse_measurements(head + row, "t.csv")
+
+
 def test_unknown_column_is_refused():
     """A misspelt metric must not be silently ignored."""
     with pytest.raises(InputError, match="tpot_mean"):

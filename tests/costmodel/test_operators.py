@@ -46,6 +46,11 @@ def test_grid_goes_on_as_its_last_octave_whatever_its_last_two_points():
     assert float(grid.at(4096.0)) == pytest.approx(40.0)
 
 
+def test_grid_never_falls_below_the_value_at_its_end():
+    grid = Grid((np.array([1.0, 50.0, 100.0]),), np.array([9.0, 12.0, 8.0]))
+    assert grid.at(np.array([100.0, 150.0, 400.0])).tolist() == [8.0, 8.0, 8.0]
+
+
 @pytest.mark.parametrize(
     ("device", "name", "active"),
     [

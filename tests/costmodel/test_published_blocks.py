@@ -82,3 +82,21 @@ def test_a_model_that_vllm_found_too_large_for_one_device_has_no_room():
     budget = memory_budget(c)
     assert budget.weights_bytes / GIBI == pytest.approx(65.97, rel=0.01)
     assert budget.kv_bytes < 0 and not budget.fits
+
+
+def test_no_step_samples_more_rows_than_it_has_tokens():
+    def activations(sequences):
+        engine = Engine(max_num_seqs=sequences, max_num_batched_tokens=2048, max_model_len=8192)
+        c = Configuration(
+            accelerator=accelerator("h100_sxm"),
+            model=model("meta-llama/Llama-3.1-8B-Instruct"),
+            precision=precision("bf16"),
+            layout=Layout(1),
+            engine=engine,
+            devices_per_node=8,
+            network_bytes_per_s=50 * GIGA,
+            parameters=Parameters(),
+        )
+        return memory_budget(c).activations_bytes
+
+    assert activations(256) < activations(2048) == activations(16384) < 10 * GIBI
