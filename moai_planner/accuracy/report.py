@@ -69,8 +69,8 @@ def accuracy_report(
         "## What each parameter is worth\n\nIn [ablations.md](accuracy/ablations.md), field by field.",
         "## With a measured profile of an H200\n\nIn [h200.md](accuracy/h200.md): steps and serving runs on "
         "the device and published runs, predicted before and after; or that no profile is there yet.",
-        "## Measurements found elsewhere\n\nIn [elsewhere.md](accuracy/elsewhere.md): runs out of issues, recipes "
-        "and reports, with settings half stated, by origin, engine and source.",
+        "## Measurements found elsewhere\n\nIn [elsewhere.md](accuracy/elsewhere.md): runs out of issues, "
+        "recipes and reports, with settings half stated, by origin, engine and source.",
         _noise(noise_floor([pair.run for pair in {p.run.id: p for p in pairs}.values()])),
         _peers(),
         "## Mispredictions, and what their shape says\n\n" + stories.strip(),
