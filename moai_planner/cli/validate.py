@@ -142,7 +142,9 @@ def _note_assumed(prepared) -> None:
     from moai_planner.cli.output import note
 
     kinds = Counter(
-        re.sub(r"\d+(\.\d+)?", "N", text) for run in prepared.runs for text in dict.fromkeys(run.assumed)
+        re.sub(r"(?<![\w.-])\d+(\.\d+)?(?![\w.-])", "N", text)
+        for run in prepared.runs
+        for text in dict.fromkeys(run.assumed)
     )
     if kinds:
         shown = "; ".join(f"{kind} ({_rows(count)})" for kind, count in sorted(kinds.items()))
