@@ -34,6 +34,8 @@ GRAPH_PLATFORMS = ("cuda", "rocm")
 """Platforms whose decode steps replay captured graphs."""
 BLOCK_TOKENS, LATENT_BLOCK_TOKENS, CPU_BLOCK_TOKENS = 16, 64, 128
 MOST_SEQUENCES = 512
+FEW_SEQUENCES = 128
+"""Limit of an instance that needs no more: what the engine then does not set aside to sample is KV."""
 PREFILL_SEQUENCES = 64
 PLANNED_BUSY_FRAC = 0.8
 """Share of time that steps run, for the power of an instance."""
@@ -196,7 +198,8 @@ def _judge(
     decode_step_s: dict[str, float] = {}
     for case, times, memory in sorted(rows, key=lambda row: row[0].role == "prefill"):
         group = kv_group(case.pool.accelerator, case.deployment, options.cross_vendor_kv)
-        point = _point(case, times, memory, seen, options, caps, decode_step_s.get(group))
+        rest = seen, options, caps, decode_step_s.get(group)
+        case, memory, point = _with_few_sequences(case, times, memory, *rest)
         if isinstance(point, str):
             rejected[f"{name}: {case.role}: {point}"] += 1
             continue
@@ -205,6 +208,22 @@ def _judge(
             decode_step_s[group] = min(shortest, decode_step_s.get(group, shortest))
         found.append(_option(len(found), case, times, memory, point, group, seen, options))
     return found
+
+
+def _with_few_sequences(
+    case: _Case, times: StepTimes, memory: MemoryBudget, *rest
+) -> tuple[_Case, MemoryBudget, Point | str]:
+    """The point under a limit on sequences that suffices, with the memory that is left under it."""
+    point, engine = _point(case, times, memory, *rest), case.configuration.engine
+    many = not isinstance(point, str) and planned_sequences(point.batch, engine.max_num_seqs) > FEW_SEQUENCES
+    if case.role == "prefill" or many:
+        return case, memory, point
+    few = replace(case.configuration, engine=replace(engine, max_num_seqs=FEW_SEQUENCES))
+    room = memory_budget(few)
+    if room.kv_tokens <= memory.kv_tokens:
+        return case, memory, point
+    roomier = replace(case, configuration=few)
+    return roomier, room, _point(roomier, times, room, *rest)
 
 
 def _point(

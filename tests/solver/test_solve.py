@@ -8,8 +8,9 @@ import pytest
 from capacity_requests import deployment, parameters_for, pool, request
 
 from moai_planner.catalog.plan_file import dump_plan
+from moai_planner.costmodel.memory import memory_budget
 from moai_planner.domain.layout import Layout
-from moai_planner.solver.candidates import find_candidates
+from moai_planner.solver.candidates import FEW_SEQUENCES, find_candidates
 from moai_planner.solver.repair import tightened
 from moai_planner.solver.solve import prepare, solve
 
@@ -204,3 +205,17 @@ def test_a_tighter_cap_never_costs_less(chat):
         solve(asked, parameters_for, caps=caps).objective.value
         >= solve(asked, parameters_for).objective.value
     )
+
+
+def test_an_instance_that_needs_few_sequences_has_the_room_that_many_would_take():
+    """What the engine sets aside to sample grows with its limit on sequences; on a small card it is KV."""
+    served = deployment("meta-llama/Llama-3.1-8B-Instruct", max_model_len=4096, isl=600.0, osl=200.0)
+    options, _ = find_candidates(request([pool("rtx_4090", 1)], [served]), parameters_for)
+    few = [one for one in options if one.candidate.engine.max_num_seqs <= FEW_SEQUENCES]
+    assert few
+    for option in few:
+        if option.candidate.role != "prefill":
+            c = option.configuration
+            planned = memory_budget(replace(c, engine=replace(c.engine, max_num_seqs=FEW_SEQUENCES)))
+            assert option.candidate.memory == planned
+            assert option.candidate.memory.kv_tokens <= memory_budget(c).kv_tokens
