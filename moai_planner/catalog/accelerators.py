@@ -57,8 +57,10 @@ def accelerator_named(board: str) -> str:
 
     >>> accelerator_named("NVIDIA-H100-80GB-HBM3"), accelerator_named("AMD Instinct MI300X OAM")
     ('h100_sxm', 'mi300x')
-    >>> accelerator_named("NVIDIA A100-SXM4-40GB"), accelerator_named("NVIDIA RTX A6000")
-    ('a100_sxm_40gb', '')
+    >>> accelerator_named("NVIDIA A100-SXM4-40GB"), accelerator_named("Tesla V100-SXM2-32GB")
+    ('a100_sxm_40gb', 'v100_sxm_32gb')
+    >>> accelerator_named("NVIDIA RTX A2000")
+    ''
     """
     words = set(re.sub(r"\b(sxm)\d\b", r"\1", board.lower().replace("_", " ")).replace("-", " ").split())
     whole = [name for name in accelerator_ids() if set(name.split("_")) <= words]
