@@ -4,9 +4,9 @@ simulate_runs(prepared, times)        # index of a run → metric → value
 
 - A run at a rate without a limit on what is in flight is its own transient: its queue grows and drains with
   the random gaps, so all of its metrics come from here.
+- So is a closed loop that most requests enter at its start, where the row states their lengths.
 - A closed loop that the KV cache may not hold preempts, and the time away counts in a sequence's time per
   token.
-- A closed loop that most requests enter at its start: their median wait, and the steps full of prompts.
 - Any other closed loop agrees with the steady state (within 0.5 % in TPOT on the calibration rows), and
   loops of one length march in step here as vLLM's do not: only the tails are taken.
 
@@ -46,8 +46,6 @@ PREEMPTING = ("vllm", "moreh-vllm", "atom")
 """Engines that admit while blocks are free and preempt when they run out."""
 FEWEST_TURNS = 2.0
 """Requests for each in flight from which most come one by one, each when another ends."""
-OF_A_BURST = ("ttft_ms_median", "itl_ms_p99")
-"""What the steady state does not know of a closed loop that starts with most of its requests."""
 TAILS = ("ttft_ms_p90", "tpot_ms_p99", "e2el_s_p99", "itl_ms_median")
 """What the steady state does not know of a closed loop."""
 NAMES = {
@@ -68,7 +66,7 @@ def simulate_runs(prepared: Prepared, times: Sequence[StepTimes]) -> dict[int, d
         record = prepared.records[i]
         if run.disaggregated or record["draft_tokens"] > 0 or run.arrivals not in ("open", "closed"):
             continue
-        wanted = None if transient(run) or may_preempt(run, record) else (*TAILS, *_of_a_burst(run))
+        wanted = None if transient(run) or may_preempt(run, record) else TAILS
         if wanted and (record["waves"] or not any(name in run.metrics for name in wanted)):
             continue
         if run.requests > MOST_REQUESTS or run.requests * (run.isl_tokens + run.osl_tokens) > MOST_TOKENS:
@@ -83,13 +81,14 @@ def simulate_runs(prepared: Prepared, times: Sequence[StepTimes]) -> dict[int, d
 
 
 def transient(run: Run) -> bool:
-    """Whether the run is its own transient: arrivals at a rate, nothing that limits what is in flight."""
-    return run.arrivals == "open" and run.concurrency == 0
-
-
-def _of_a_burst(run: Run) -> tuple[str, ...]:
-    burst = run.engine in PREEMPTING and run.requests < FEWEST_TURNS * run.concurrency
-    return OF_A_BURST if burst else ()
+    """Whether the run is its own transient: arrivals at a rate with nothing that limits what is in flight, or
+    a closed loop that most requests enter at its start. Of the latter, where lengths are not stated, equal
+    ones would leave out how it drains: the steady state is nearer."""
+    if run.arrivals == "open":
+        return run.concurrency == 0
+    stated = run.equal_lengths or run.length_low_frac < 1.0
+    burst = run.requests < FEWEST_TURNS * run.concurrency
+    return run.arrivals == "closed" and burst and stated and run.engine in PREEMPTING
 
 
 def may_preempt(run: Run, record: np.void) -> bool:

@@ -25,12 +25,19 @@ SHORT_NAMES = {
     "b300": "b300_sxm",
     "gb200": "gb200_nvl72",
     "gb300": "gb300_nvl72",
+    "gh200": "gh200_96gb",
     "rubin": "rubin_vr200",
     "n150": "tt_n150",
     "n300": "tt_n300",
     "p150": "tt_p150",
 }
 """What people say for the board of that family that servers mostly carry."""
+
+
+_OTHER_BOARDS = frozenset(
+    ("pcie", "nvl", "laptop", "mobile", "d", "ti", "mig", "3e", "64gb", "144g", "hbm2e")
+)
+"""Words that make a board another one, unless our id has them."""
 
 
 @lru_cache(maxsize=1)
@@ -57,16 +64,22 @@ def accelerator_named(board: str) -> str:
 
     >>> accelerator_named("NVIDIA-H100-80GB-HBM3"), accelerator_named("AMD Instinct MI300X OAM")
     ('h100_sxm', 'mi300x')
-    >>> accelerator_named("NVIDIA A100-SXM4-40GB"), accelerator_named("Tesla V100-SXM2-32GB")
-    ('a100_sxm_40gb', 'v100_sxm_32gb')
-    >>> accelerator_named("NVIDIA RTX A2000")
-    ''
+    >>> accelerator_named("NVIDIA A100-SXM4-40GB"), accelerator_named("NVIDIA GeForce RTX 4090")
+    ('a100_sxm_40gb', 'rtx_4090')
+
+    A board that differs in what its name says beyond ours is none of ours:
+
+    >>> accelerator_named("NVIDIA A100-PCIE-40GB"), accelerator_named("NVIDIA GeForce RTX 4090 Laptop GPU")
+    ('', '')
     """
-    words = set(re.sub(r"\b(sxm)\d\b", r"\1", board.lower().replace("_", " ")).replace("-", " ").split())
+    plain = re.sub(r"\b(sxm)\d\b", r"\1", board.lower().replace("_", " ").replace("/", " "))
+    words = set(plain.replace("-", " ").split())
     whole = [name for name in accelerator_ids() if set(name.split("_")) <= words]
     if whole:
-        return max(whole, key=lambda name: len(name.split("_")))
-    return next((SHORT_NAMES[word] for word in sorted(words) if word in SHORT_NAMES), "")
+        named = max(whole, key=lambda name: len(name.split("_")))
+    else:
+        named = next((SHORT_NAMES[word] for word in sorted(words) if word in SHORT_NAMES), "")
+    return "" if _OTHER_BOARDS & (words - set(named.split("_"))) else named
 
 
 @lru_cache(maxsize=128)

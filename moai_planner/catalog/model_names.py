@@ -36,6 +36,8 @@ _WIDTHS = {
 _METHODS = {"awq": "awq", "gptq": "int4", "w8a8": "int8"}
 """What a method stores where no width is named."""
 _NOT_A_CHECKPOINT = frozenset(("lora", "adapter", "medusa", "draft", "speculator", "gguf", "bnb", "mlx"))
+_CONVERTERS = ("mlx-",)
+"""Organisations whose uploads are in a format of their own."""
 _QUANTIZED = "quantized."
 _REPOSITORY = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*\Z", re.ASCII)
 """A name with or without its organisation; anything else is a path that is not there."""
@@ -45,7 +47,9 @@ def stem(name: str) -> str:
     """The words of a name that say the architecture, in small letters; empty for what is no whole checkpoint
     of it."""
     words = _words(name)
-    if any(word in _NOT_A_CHECKPOINT or word.startswith("eagle") for word in words):
+    if name.lower().startswith(_CONVERTERS) or any(
+        word in _NOT_A_CHECKPOINT or word.startswith("eagle") for word in words
+    ):
         return ""
     ends = [i for i, word in enumerate(words) if word in _WIDTHS or word in _METHODS]
     left = [word for word in words[: min(ends, default=None)] if word not in _TRAINING | _MAKERS]

@@ -33,9 +33,9 @@ STEP_TOKENS = {"mixed": (2048, 8192), "prefill": (8192,), "decode": (2048,)}
 GRAPH_PLATFORMS = ("cuda", "rocm")
 """Platforms whose decode steps replay captured graphs."""
 BLOCK_TOKENS, LATENT_BLOCK_TOKENS, CPU_BLOCK_TOKENS = 16, 64, 128
-MOST_SEQUENCES = 512
-FEW_SEQUENCES = 128
-"""Limit of an instance that needs no more: what the engine then does not set aside to sample is KV."""
+SEQUENCE_LIMITS = (512, 256, 128)
+"""Limits on a rank's sequences that are tried: what an engine sets aside to sample grows with its limit, and
+is KV under a smaller one."""
 PREFILL_SEQUENCES = 64
 PLANNED_BUSY_FRAC = 0.8
 """Share of time that steps run, for the power of an instance."""
@@ -116,7 +116,7 @@ def engine_for(
     """The engine settings a candidate is planned with; the batch limit is fixed at its point later."""
     return Engine(
         name=options.engine,
-        max_num_seqs=PREFILL_SEQUENCES if role == "prefill" else MOST_SEQUENCES,
+        max_num_seqs=PREFILL_SEQUENCES if role == "prefill" else SEQUENCE_LIMITS[0],
         max_num_batched_tokens=step_tokens,
         max_model_len=deployment.max_model_len,
         prefix_caching=deployment.prefix_caching,
@@ -199,7 +199,7 @@ def _judge(
     for case, times, memory in sorted(rows, key=lambda row: row[0].role == "prefill"):
         group = kv_group(case.pool.accelerator, case.deployment, options.cross_vendor_kv)
         rest = seen, options, caps, decode_step_s.get(group)
-        case, memory, point = _with_few_sequences(case, times, memory, *rest)
+        case, memory, point = _best_point(case, times, memory, *rest)
         if isinstance(point, str):
             rejected[f"{name}: {case.role}: {point}"] += 1
             continue
@@ -210,20 +210,22 @@ def _judge(
     return found
 
 
-def _with_few_sequences(
+def _best_point(
     case: _Case, times: StepTimes, memory: MemoryBudget, *rest
 ) -> tuple[_Case, MemoryBudget, Point | str]:
-    """The point under a limit on sequences that suffices, with the memory that is left under it."""
-    point, engine = _point(case, times, memory, *rest), case.configuration.engine
-    many = not isinstance(point, str) and planned_sequences(point.batch, engine.max_num_seqs) > FEW_SEQUENCES
-    if case.role == "prefill" or many:
-        return case, memory, point
-    few = replace(case.configuration, engine=replace(engine, max_num_seqs=FEW_SEQUENCES))
-    room = memory_budget(few)
-    if room.kv_tokens <= memory.kv_tokens:
-        return case, memory, point
-    roomier = replace(case, configuration=few)
-    return roomier, room, _point(roomier, times, room, *rest)
+    """The point that serves most under any limit on sequences, with the memory left under that one."""
+    best = case, memory, _point(case, times, memory, *rest)
+    for limit in SEQUENCE_LIMITS[1:] if case.role != "prefill" else ():
+        c = replace(case.configuration, engine=replace(case.configuration.engine, max_num_seqs=limit))
+        room = memory_budget(c)
+        point = _point(replace(case, configuration=c), times, room, *rest)
+        if not isinstance(point, str) and _served(point) > _served(best[-1]):
+            best = replace(case, configuration=c), room, point
+    return best
+
+
+def _served(point: Point | str) -> float:
+    return 0.0 if isinstance(point, str) else point.req_per_s
 
 
 def _point(
@@ -314,11 +316,13 @@ def _option(
 def planned_sequences(batch: int, most: int) -> int:
     """Batch limit to start the engine with: room above the mean batch for bursts, a captured size.
 
-    >>> planned_sequences(100, 512), planned_sequences(1, 512)
-    (152, 16)
+    Never above `most`: the memory was counted with it.
+
+    >>> planned_sequences(100, 512), planned_sequences(1, 512), planned_sequences(100, 128)
+    (152, 16, 128)
     """
     wanted = max(16, batch * 3 // 2)
-    return next((size for size in capture_sizes(most) if size >= wanted), most)
+    return min(most, next((size for size in capture_sizes(most) if size >= wanted), most))
 
 
 def _predicted(

@@ -1,6 +1,7 @@
 """Transients and tails through the simulator: agreement with the steady state, saturation, prefixes."""
 
 import numpy as np
+import pytest
 
 from moai_planner.accuracy.measurements import parse_measurements
 from moai_planner.accuracy.predict import Predictor, metrics_of, predict
@@ -51,6 +52,18 @@ def test_overload_grows_with_the_run():
     short, long = simulated("2000,200,fixed,,60,600,,", "2000,200,fixed,,60,1200,,").values()
     assert 1.7 < long["ttft_ms_mean"] / short["ttft_ms_mean"] < 2.3
     assert 0.95 < long["total_tps"] / short["total_tps"] < 1.1
+
+
+def test_requests_that_all_come_at_once_wait_for_each_other():
+    """With as many requests as may be in flight the median prompt waits for half of the others, and nothing
+    replaces those that end: each meets half the prompts that one of a long run meets."""
+    burst, long = "2000,200,fixed,64,,64,,", "2000,200,fixed,64,,2000,,"
+    p = prepared(burst, long)
+    found = predict(p)
+    assert 5 * found["ttft_ms_median"][1] < found["ttft_ms_median"][0]
+    assert found["ttft_ms_median"][0] == pytest.approx(found["ttft_ms_mean"][0], rel=0.15)
+    assert found["tpot_ms_mean"][0] < found["tpot_ms_mean"][1]
+    assert found["tpot_ms_p99"][0] >= found["tpot_ms_mean"][0]
 
 
 def test_tails_are_beyond_the_middle_and_repeat():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from moai_planner.catalog.accelerator_file import AcceleratorFile, accelerator_from, read_accelerator
-from moai_planner.catalog.accelerators import SHORT_NAMES, accelerator, accelerator_ids
+from moai_planner.catalog.accelerators import SHORT_NAMES, accelerator, accelerator_ids, accelerator_named
 from moai_planner.catalog.paths import data_root
 from moai_planner.catalog.validation import validate
 from moai_planner.catalog.yaml_file import read_yaml
@@ -117,6 +117,30 @@ def test_fp8_kv_of_cdna3_is_another_format():
 def test_short_names_lead_to_devices():
     assert set(SHORT_NAMES.values()) <= set(accelerator_ids())
     assert accelerator("h100") is accelerator("h100_sxm") or accelerator("h100") == accelerator("h100_sxm")
+
+
+@pytest.mark.parametrize(
+    ("board", "device"),
+    [
+        ("NVIDIA A10G", "a10g"),
+        ("NVIDIA A100 80GB PCIe", "a100_pcie_80gb"),
+        ("NVIDIA A100-PCIE-40GB", ""),
+        ("NVIDIA H100 NVL", "h100_nvl"),
+        ("NVIDIA H800 PCIe", ""),
+        ("NVIDIA H20-3e", ""),
+        ("NVIDIA GH200 480GB", "gh200_96gb"),
+        ("NVIDIA GH200 144G HBM3e", ""),
+        ("NVIDIA GeForce RTX 5090", "rtx_5090"),
+        ("NVIDIA GeForce RTX 4090 D", ""),
+        ("NVIDIA GeForce RTX 3090 Ti", ""),
+        ("NVIDIA RTX 6000 Ada Generation", "rtx_6000_ada"),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", ""),
+        ("AMD Instinct MI308X", "mi308x"),
+    ],
+)
+def test_names_of_drivers_lead_to_the_device_itself(board, device):
+    """A board whose name says more is another board: half the memory, another link."""
+    assert accelerator_named(board) == device
 
 
 def test_own_device_by_path(tmp_path: Path):

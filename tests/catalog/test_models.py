@@ -395,6 +395,7 @@ def test_other_uploads_of_a_shipped_architecture_have_its_sizes(name, shipped, n
         "mistral-large-2512",
         "x/Llama-3.1-8B-Instruct-FP8-LoRA",
         "unsloth/gemma-3-27b-it-bnb-4bit",
+        "mlx-community/Qwen3-32B-4bit",
         "yuhuili/EAGLE-LLaMA3-Instruct-8B",
         "x/Llama-3.1-8B-Instruct-FP8-Eagle3",
         "./Llama-3.1-70B-Instruct",

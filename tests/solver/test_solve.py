@@ -10,7 +10,7 @@ from capacity_requests import deployment, parameters_for, pool, request
 from moai_planner.catalog.plan_file import dump_plan
 from moai_planner.costmodel.memory import memory_budget
 from moai_planner.domain.layout import Layout
-from moai_planner.solver.candidates import FEW_SEQUENCES, find_candidates
+from moai_planner.solver.candidates import find_candidates
 from moai_planner.solver.repair import tightened
 from moai_planner.solver.solve import prepare, solve
 
@@ -207,15 +207,26 @@ def test_a_tighter_cap_never_costs_less(chat):
     )
 
 
-def test_an_instance_that_needs_few_sequences_has_the_room_that_many_would_take():
-    """What the engine sets aside to sample grows with its limit on sequences; on a small card it is KV."""
-    served = deployment("meta-llama/Llama-3.1-8B-Instruct", max_model_len=4096, isl=600.0, osl=200.0)
-    options, _ = find_candidates(request([pool("rtx_4090", 1)], [served]), parameters_for)
-    few = [one for one in options if one.candidate.engine.max_num_seqs <= FEW_SEQUENCES]
-    assert few
-    for option in few:
-        if option.candidate.role != "prefill":
-            c = option.configuration
-            planned = memory_budget(replace(c, engine=replace(c.engine, max_num_seqs=FEW_SEQUENCES)))
-            assert option.candidate.memory == planned
-            assert option.candidate.memory.kv_tokens <= memory_budget(c).kv_tokens
+@pytest.mark.parametrize("isl", [200.0, 600.0, 2000.0])
+def test_no_candidate_counts_on_memory_that_its_engine_does_not_leave(isl):
+    """What an engine sets aside to sample grows with its limit on sequences; on a small card that is much."""
+    served = deployment("meta-llama/Llama-3.1-8B-Instruct", max_model_len=8192, isl=isl, osl=200.0)
+    options, _ = find_candidates(request([pool("rtx_4090", 1), pool("l40s", 1)], [served]), parameters_for)
+    assert options
+    for option in options:
+        assert option.candidate.memory.kv_tokens <= memory_budget(option.configuration).kv_tokens
+        assert option.candidate.batch <= option.candidate.engine.max_num_seqs
+
+
+def test_more_memory_never_serves_less():
+    served = deployment("meta-llama/Llama-3.1-8B-Instruct", max_model_len=8192, isl=300.0, osl=200.0)
+    card = pool("rtx_4090", 1)
+
+    def most(share):
+        memory = card.accelerator.memory_bytes * share
+        bigger = replace(card, accelerator=replace(card.accelerator, memory_bytes=memory))
+        options, _ = find_candidates(request([bigger], [served]), parameters_for)
+        return max(one.point.req_per_s for one in options if one.candidate.role == "mixed")
+
+    served_at = [most(share) for share in (1.0, 1.01, 1.02, 1.05, 1.1, 1.3, 2.0)]
+    assert served_at == sorted(served_at)
