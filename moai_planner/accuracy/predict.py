@@ -38,6 +38,7 @@ class Predictor:
         for i, found in simulate_runs(self.prepared, times).items():
             for name, value in found.items():
                 values.setdefault(name, np.full(len(out), np.nan))[i] = value
+        _order_tails(values)
         paces = paces_of(self.prepared)
         return {name: value * paces ** power_of(name) for name, value in values.items()}
 
@@ -51,6 +52,14 @@ class Predictor:
         records["accepted_tokens"] = kept_tokens(records["draft_tokens"], accept_frac)
         records["warmup_s"] *= columns.warmup_s[records["prefill"], 0]
         return solve_steady(pack(times), records)[self._place], times
+
+
+def _order_tails(values: dict[str, np.ndarray]) -> None:
+    """Tails are simulated where the middle is a steady state: none lies below its median."""
+    for name in ("ttft_ms", "tpot_ms", "itl_ms", "e2el_s"):
+        tail, median = values.get(f"{name}_p99"), values.get(f"{name}_median")
+        if tail is not None and median is not None:
+            values[f"{name}_p99"] = np.where(tail < median, median, tail)
 
 
 def _set_transfers(records: np.ndarray, p: Parameters) -> None:

@@ -71,7 +71,7 @@ def test_tails_are_beyond_the_middle_and_repeat():
     row = "1000,200,uniform 0.8-1.0,32,,320,,"
     p = prepared(row)
     once, twice = predict(p), predict(p)
-    assert once["tpot_ms_p99"][0] >= once["tpot_ms_median"][0] * 0.99
+    assert once["tpot_ms_p99"][0] >= once["tpot_ms_median"][0]
     assert {k: v.tolist() for k, v in once.items()} == {k: v.tolist() for k, v in twice.items()}
 
 
