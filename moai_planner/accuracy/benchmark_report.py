@@ -15,6 +15,7 @@ from moai_planner.accuracy.result_tools import recognises_guidellm
 from moai_planner.accuracy.result_values import (
     UNLIMITED,
     Result,
+    deviation,
     distribution,
     model_name,
     number,
@@ -68,6 +69,8 @@ def _read_first(document: Mapping[str, Any], boards: Boards) -> Result:
         requests=max(0.0, number(requests.get("total")) - number(requests.get("failures"))),
         input_tokens=number(part(requests, "input_length").get("mean")),
         output_tokens=number(part(requests, "output_length").get("mean")),
+        input_cv=deviation(part(requests, "input_length"), "stddev"),
+        output_cv=deviation(part(requests, "output_length"), "stddev"),
         concurrency=concurrency,
         rate_req_per_s=rate,
         metrics={
@@ -97,6 +100,8 @@ def _read_second(document: Mapping[str, Any], boards: Boards) -> Result:
         requests=max(0.0, number(requests.get("total")) - number(requests.get("failures"))),
         input_tokens=prompt_tokens,
         output_tokens=number(part(requests, "output_length").get("mean")),
+        input_cv=deviation(part(requests, "input_length"), "stddev"),
+        output_cv=deviation(part(requests, "output_length"), "stddev"),
         concurrency=concurrency,
         rate_req_per_s=rate,
         metrics={

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from moai_planner.accuracy.lengths import WIDEST_CV
 from moai_planner.accuracy.run import METRICS, SPLITS
 from moai_planner.accuracy.text_file import read_text
 from moai_planner.domain.errors import InputError, Problem
@@ -60,6 +61,7 @@ _KEYWORDS = (
 """Columns whose values are names in small letters."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
 _SPREAD = re.compile(r"uniform (\d*\.?\d+)-(\d*\.?\d+)\Z", re.ASCII)
+_DEVIATION = re.compile(r"cv (\d*\.?\d+)\Z", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 TOPOLOGIES = ("colocated", "disaggregated")
 LARGEST = GIGA
@@ -218,7 +220,7 @@ def _check_words(cells: Mapping[str, str], file: str, where: str) -> Iterator[Pr
             file,
             f"{where}, length_spread",
             spread[:SHOWN],
-            "write fixed, or uniform 0.8-1.0 for fractions of isl and osl",
+            "write fixed, uniform 0.8-1.0 for fractions of isl and osl, or cv 0.8 (deviation over mean)",
         )
     for name, value in cells.items():
         if name in TEXTS and _CONTROL.search(value):
@@ -258,7 +260,7 @@ def length_range(spread: str) -> tuple[float, float] | None:
     >>> length_range("uniform 0.8-1.0"), length_range(""), length_range("uniform 0-1"), length_range("normal")
     ((0.8, 1.0), (1.0, 1.0), (0.0, 1.0), None)
     """
-    if spread in ("", "fixed"):
+    if spread in ("", "fixed") or stated_cv(spread):
         return 1.0, 1.0
     match = _SPREAD.match(spread)
     if match is None:
@@ -269,3 +271,14 @@ def length_range(spread: str) -> tuple[float, float] | None:
         if shortest <= longest and SPREAD_ENDS[0] <= shortest + longest <= SPREAD_ENDS[1]
         else None
     )
+
+
+def stated_cv(spread: str) -> float:
+    """Deviation over mean that a `length_spread` states, for prompts and answers alike; else 0.
+
+    >>> stated_cv("cv 0.8"), stated_cv("uniform 0.8-1.0"), stated_cv("cv 80")
+    (0.8, 0.0, 0.0)
+    """
+    match = _DEVIATION.match(spread)
+    cv = float(match[1]) if match else 0.0
+    return cv if cv <= WIDEST_CV else 0.0

@@ -11,7 +11,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from moai_planner.accuracy.measurement_table import Row, Table, length_range, parse_table, read_table
+from moai_planner.accuracy.lengths import DIALOGUE_CV
+from moai_planner.accuracy.measurement_table import (
+    Row,
+    Table,
+    length_range,
+    parse_table,
+    read_table,
+    stated_cv,
+)
 from moai_planner.accuracy.recipes import has_moreh_preset, recipe_of
 from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, Measurements, Run, Unsupported, Workers
 from moai_planner.domain.units import MILLI, parse
@@ -63,6 +71,7 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
     metrics = {name: number[name] for name in METRICS if name in number}
     notes = cells.get("notes", "")
     isl, osl = _lengths(cells, number, assumed)
+    cv = _cv(cells, number, assumed)
     workers = _workers(cells, number, assumed)
     rate = re.search(r"arrivals, (\d+)/s", notes)
     if rate and "request_rate" not in number:
@@ -116,6 +125,8 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         isl_tokens=isl,
         osl_tokens=osl,
         length_low_frac=_low_frac(cells),
+        isl_cv=cv,
+        osl_cv=cv,
         equal_lengths=_equal_lengths(cells, number, assumed),
         concurrency=concurrency,
         request_rate=number.get("request_rate", 0.0),
@@ -161,6 +172,19 @@ def _low_frac(cells: Mapping[str, str]) -> float:
     return shortest / longest
 
 
+def _cv(cells: Mapping[str, str], number: Mapping[str, float], assumed: list[str]) -> float:
+    """Deviation of lengths over their mean, where they are not uniform: stated, or that of dialogues where a
+    nominal length is no whole number, so a mean of different ones."""
+    spread = cells.get("length_spread", "")
+    if spread:
+        return stated_cv(spread)
+    nominal = [number[name] for name in ("isl", "osl") if name in number]
+    if all(length.is_integer() for length in nominal):
+        return 0.0
+    assumed.append(f"length_spread cv {DIALOGUE_CV:g} (lengths of dialogues)")
+    return DIALOGUE_CV
+
+
 def _arrivals(number: Mapping[str, float], notes: str) -> str:
     if "static batch" in notes:
         return "static"
@@ -198,7 +222,7 @@ def _workers(cells: Mapping[str, str], number: dict[str, float], assumed: list[s
 def _equal_lengths(cells: Mapping[str, str], number: dict[str, float], assumed: list[str]) -> bool:
     spread = cells.get("length_spread", "")
     if spread:
-        return _low_frac(cells) == 1.0
+        return _low_frac(cells) == 1.0 and not stated_cv(spread)
     nominal = all(name in number and number[name] == number.get(f"{name}_mean") for name in ("isl", "osl"))
     if nominal:
         assumed.append("length_spread fixed (both means are the nominal lengths)")

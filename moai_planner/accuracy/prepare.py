@@ -18,6 +18,7 @@ import numpy as np
 
 from moai_planner.accuracy import steady
 from moai_planner.accuracy.draft import drafting
+from moai_planner.accuracy.lengths import length_cv
 from moai_planner.accuracy.recipes import (
     decode_slots,
     follows_recipe,
@@ -166,7 +167,6 @@ class _Table:
         staged, token_s = self._transfer(run, prefill, decode)
         kv_tokens = self._kv_tokens(run, decode)
         engine = self.configurations[prefill].engine
-        longest = (1.0 + run.length_low_frac) / 2.0
         return (
             prefill,
             decode,
@@ -177,7 +177,7 @@ class _Table:
             run.requests,
             run.isl_tokens,
             run.osl_tokens,
-            (1.0 - run.length_low_frac) / np.sqrt(12.0) / longest,
+            length_cv(run),
             run.prefix_hit_frac,
             first.count,
             first.dp,

@@ -21,6 +21,7 @@ from moai_planner.accuracy.result_values import (
     SECONDS,
     UNLIMITED,
     Result,
+    deviation,
     distribution,
     model_name,
     number,
@@ -58,6 +59,7 @@ def read_vllm(document: Mapping[str, Any]) -> Iterator[Result]:
         rate_req_per_s=rate,
         metrics=metrics,
         model=model_name(document.get("model_id")),
+        lengths=_listed(document),
         spec_decode=_drafted(document),
         reason="the request rate was ramped during the run" if document.get("ramp_up_strategy") else "",
     )
@@ -67,6 +69,16 @@ def _drafted(document: Mapping[str, Any]) -> str:
     drafts = number(document.get("spec_decode_num_drafts"))
     each = round(_each(document.get("spec_decode_draft_tokens"), drafts))
     return f"draft, {each} token{'s' if each > 1 else ''}" if each else "none"
+
+
+def _listed(document: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    """(prompt, generated) of the requests that succeeded, with `--save-detailed`; a request that failed
+    generated nothing."""
+    prompts, outputs = document.get("input_lens"), document.get("output_lens")
+    if not isinstance(prompts, list) or not isinstance(outputs, list) or len(prompts) != len(outputs):
+        return ()
+    pairs = [(int(number(a)), int(number(b))) for a, b in zip(prompts, outputs, strict=True)]
+    return tuple((a, b) for a, b in pairs if a and b)
 
 
 def _each(total: Any, count: float) -> float:
@@ -97,6 +109,8 @@ def read_guidellm(document: Mapping[str, Any]) -> Iterator[Result]:
             or number(latency.get("count")),
             input_tokens=mean("prompt_token_count"),
             output_tokens=mean("output_token_count"),
+            input_cv=deviation(successful("prompt_token_count"), "std_dev"),
+            output_cv=deviation(successful("output_token_count"), "std_dev"),
             concurrency=concurrency,
             rate_req_per_s=rate,
             metrics={
@@ -159,6 +173,8 @@ def read_aiperf(document: Mapping[str, Any]) -> Iterator[Result]:
         or average("benchmark_duration") * req_per_s,
         input_tokens=average("input_sequence_length"),
         output_tokens=average("output_sequence_length"),
+        input_cv=deviation(part(document, "input_sequence_length"), "std", "avg"),
+        output_cv=deviation(part(document, "output_sequence_length"), "std", "avg"),
         concurrency=concurrency or (0.0 if rate else req_per_s * latency_s),
         rate_req_per_s=rate,
         metrics={

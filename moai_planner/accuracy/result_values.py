@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from moai_planner.accuracy.lengths import WIDEST_CV
 from moai_planner.accuracy.run import METRICS, Run, Unsupported, Workers
 from moai_planner.domain.units import MICRO, MILLI, NANO
 
@@ -45,6 +46,11 @@ class Result:
     concurrency: float
     rate_req_per_s: float
     metrics: Mapping[str, float]
+    input_cv: float = 0.0
+    "Deviation of the prompt lengths over their mean; 0 = the file does not say."
+    output_cv: float = 0.0
+    lengths: tuple[tuple[int, int], ...] = ()
+    "(prompt, generated) tokens of every request that succeeded, where the file lists them."
     model: str = ""
     precision: str = ""
     workers: tuple[Workers, ...] = ()
@@ -76,6 +82,9 @@ def run_of(result: Result, run_id: str, setup: Setup) -> Run | Unsupported:
         isl_tokens=result.input_tokens,
         osl_tokens=result.output_tokens,
         length_low_frac=1.0,
+        isl_cv=result.input_cv,
+        osl_cv=result.output_cv,
+        lengths=result.lengths,
         concurrency=max(1, round(min(result.concurrency, requests))) if result.concurrency else 0,
         request_rate=result.rate_req_per_s,
         requests=requests,
@@ -179,6 +188,16 @@ def distribution(metric: str, entry: Any, seconds: float, mean: str = "mean") ->
         "p99": inner.get("p99"),
     }
     return {f"{metric}_{statistic}": number(value) * scale for statistic, value in found.items()}
+
+
+def deviation(entry: Mapping[str, Any], name: str, mean: str = "mean") -> float:
+    """Deviation over mean of a distribution of lengths, at most `WIDEST_CV`; 0 where it does not say.
+
+    >>> deviation({"mean": 200.0, "std_dev": 150.0}, "std_dev"), deviation({"mean": 200.0}, "std_dev")
+    (0.75, 0.0)
+    """
+    middle = number(entry.get(mean))
+    return min(number(entry.get(name)) / middle, WIDEST_CV) if middle else 0.0
 
 
 def model_name(value: Any) -> str:

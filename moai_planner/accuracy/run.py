@@ -94,6 +94,11 @@ class Run:
     "Decode steps replay captured graphs."
     distinct_prompts: int = 1
     "Beginnings that the prompts share, in turn (with `prefix_hit_frac`)."
+    isl_cv: float = 0.0
+    "Deviation of prompt lengths over their mean, where they are neither fixed nor uniform."
+    osl_cv: float = 0.0
+    lengths: tuple[tuple[int, int], ...] = ()
+    "(prompt, generated) tokens of each request, where every one is known."
     equal_lengths: bool = False
     "All requests are of one length: stated, or both means are the nominal lengths and no spread is given."
     assumed: tuple[str, ...] = ()

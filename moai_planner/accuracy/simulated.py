@@ -4,7 +4,8 @@ simulate_runs(prepared, times)        # index of a run → metric → value
 
 - A run at a rate without a limit on what is in flight is its own transient: its queue grows and drains with
   the random gaps, so all of its metrics come from here.
-- So is a closed loop that most requests enter at its start, where the row states their lengths.
+- So is a closed loop that most requests enter at its start, where the row states their lengths, and any
+  closed loop whose requests are too different to stand for each other.
 - A closed loop that the KV cache may not hold preempts, and the time away counts in a sequence's time per
   token.
 - Any other closed loop agrees with the steady state (within 0.5 % in TPOT on the calibration rows), and
@@ -22,6 +23,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from moai_planner.accuracy.lengths import differ_widely, draw_lengths
 from moai_planner.accuracy.prepare import Prepared
 from moai_planner.accuracy.run import Run
 from moai_planner.costmodel.configuration import Configuration
@@ -82,10 +84,12 @@ def simulate_runs(prepared: Prepared, times: Sequence[StepTimes]) -> dict[int, d
 
 def transient(run: Run) -> bool:
     """Whether the run is its own transient: arrivals at a rate with nothing that limits what is in flight, or
-    a closed loop that most requests enter at its start. Of the latter, where lengths are not stated, equal
-    ones would leave out how it drains: the steady state is nearer."""
+    a closed loop of very different requests, or one that most requests enter at its start. Of the latter,
+    where lengths are not stated, equal ones would leave out how it drains: the steady state is nearer."""
     if run.arrivals == "open":
         return run.concurrency == 0
+    if run.arrivals == "closed" and run.engine in PREEMPTING and differ_widely(run):
+        return True
     stated = run.equal_lengths or run.length_low_frac < 1.0
     burst = run.requests < FEWEST_TURNS * run.concurrency
     return run.arrivals == "closed" and burst and stated and run.engine in PREEMPTING
@@ -113,6 +117,9 @@ def _simulate(run: Run, record: np.void, c: Configuration, times: StepTimes) -> 
         range_high_frac=longest,
     )
     requests = bench_requests(settings)
+    if run.lengths or run.isl_cv or run.osl_cv:
+        isl, osl = draw_lengths(run, np.random.default_rng(settings.seed))
+        requests = replace(requests, isl_tokens=isl, osl_tokens=osl)
     if run.prefix_hit_frac > 0:
         requests = _with_prefixes(requests, run, instance.engine.block_size_tokens)
     elif run.engine in PREEMPTING:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from moai_planner.accuracy.lengths import DIALOGUE_CV
 from moai_planner.accuracy.measurements import parse_measurements, read_measurements
 from moai_planner.accuracy.prepare import prepare
 from moai_planner.catalog.accelerators import accelerator
@@ -61,7 +62,27 @@ def test_a_spread_says_the_mean_lengths_where_no_mean_is_given():
 
 
 @pytest.mark.parametrize(
-    "spread", ["uniform 512-1024", "uniform 0-0", "uniform 1-0.5", "uniform 0-0.0001", "normal"]
+    ("isl", "spread", "cv"),
+    [
+        ("1000", "", 0.0),
+        ("1000", "cv 0.5", 0.5),
+        ("217.4", "", DIALOGUE_CV),
+        ("217.4", "uniform 0.8-1.0", 0.0),
+        ("217.4", "fixed", 0.0),
+    ],
+)
+def test_a_length_that_is_no_whole_number_is_a_mean_of_different_ones(isl, spread, cv):
+    """How they differ is assumed and said, unless the row states it."""
+    head = HEAD.replace("split", "length_spread,split")
+    row = f"a,Qwen/Qwen3-8B,vllm,colocated,h100_sxm,1,1,1,{isl},200,4,9,{spread},validate,\n"
+    run = parse_measurements(head + row, "t.csv").runs[0]
+    assert (run.isl_cv, run.osl_cv) == (cv, cv)
+    assert any("dialogues" in what for what in run.assumed) == (cv == DIALOGUE_CV)
+
+
+@pytest.mark.parametrize(
+    "spread",
+    ["uniform 512-1024", "uniform 0-0", "uniform 1-0.5", "uniform 0-0.0001", "normal", "cv 50", "cv 0"],
 )
 def test_a_spread_is_in_fractions_of_the_nominal_lengths(spread):
     head = HEAD.replace("split", "length_spread,split")

@@ -322,6 +322,30 @@ def test_a_concurrency_above_the_requests_is_never_reached(tmp_path):
     assert read(vllm(max_concurrency=4096), tmp_path).concurrency == REQUESTS
 
 
+def test_a_deviation_of_the_lengths_is_read(tmp_path):
+    """Whoever measured, by whatever name; without one all requests are alike."""
+    wide = guidellm()
+    wide["benchmarks"][0]["metrics"]["prompt_token_count"]["successful"]["std_dev"] = ISL / 2
+    counted = aiperf({"endpoint": {"model_names": [MODEL]}, "loadgen": {"concurrency": CONCURRENCY}})
+    counted["input_sequence_length"]["std"] = ISL / 2
+    report = first_report()
+    report["metrics"]["requests"]["input_length"]["stddev"] = ISL / 2
+    for document in (wide, counted, report):
+        run = read(document, tmp_path)
+        assert (run.isl_cv, run.osl_cv) == (0.5, 0.0)
+    assert read(guidellm(), tmp_path).isl_cv == 0.0
+
+
+def test_requests_that_are_listed_are_taken_one_by_one(tmp_path):
+    """`--save-detailed` lists them; those that failed generated nothing."""
+    prompts, outputs = [900, 1100, 500, 1000], [400, 600, 0, 500]
+    sums = {"total_input_tokens": 3000, "total_output_tokens": 1500, "completed": 3, "max_concurrency": 2}
+    run = read(vllm(input_lens=prompts, output_lens=outputs, **sums), tmp_path)
+    assert run.lengths == ((900, 400), (1100, 600), (1000, 500))
+    assert run.requests == 3
+    assert read(vllm(input_lens=prompts, output_lens=[], **sums), tmp_path).lengths == ()
+
+
 def test_drafts_that_the_client_counted(tmp_path):
     run = read(vllm(spec_decode_num_drafts=1000, spec_decode_draft_tokens=3000), tmp_path)
     assert run.spec_decode == "draft, 3 tokens"

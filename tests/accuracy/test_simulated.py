@@ -1,5 +1,7 @@
 """Transients and tails through the simulator: agreement with the steady state, saturation, prefixes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,31 @@ def test_requests_that_all_come_at_once_wait_for_each_other():
     assert found["ttft_ms_median"][0] == pytest.approx(found["ttft_ms_mean"][0], rel=0.15)
     assert found["tpot_ms_mean"][0] < found["tpot_ms_mean"][1]
     assert found["tpot_ms_p99"][0] >= found["tpot_ms_mean"][0]
+
+
+def test_different_requests_are_simulated():
+    """Long answers hold their sequences longer than short ones: nothing else tells a token of a mixed run how
+    long its context is. As many tokens pass, and the slowest prompt waits longer than the median one."""
+    alike, mixed = "500,400,fixed,64,,1000,,", "500,400,cv 0.8,64,,1000,,"
+    p = prepared(alike, mixed)
+    assert [transient(run) for run in p.runs] == [False, True]
+    found = predict(p)
+    assert found["total_tps"][1] == pytest.approx(found["total_tps"][0], rel=0.15)
+    assert found["tpot_ms_mean"][1] > found["tpot_ms_mean"][0]
+    assert found["e2el_s_mean"][1] > found["e2el_s_median"][1] * 1.1
+    assert found["e2el_s_mean"][0] == pytest.approx(found["e2el_s_median"][0], rel=0.1)
+
+
+def test_listed_requests_are_sent_as_they_were():
+    """The same requests, listed or alike, give the same figures; their order matters where they differ."""
+    alike = prepared("500,400,fixed,64,,120,,").runs[0]
+    again = replace(alike, lengths=((500, 400),))
+    falling = replace(alike, lengths=tuple((500, 757 - 6 * i) for i in range(120)))
+    p = prepare((alike, again, falling), model, accelerator, parameters_for)
+    found = predict(p)
+    assert found["tpot_ms_mean"][1] == found["tpot_ms_mean"][0]
+    assert found["total_tps"][2] == pytest.approx(found["total_tps"][0], rel=0.15)
+    assert found["e2el_s_p99"][2] > 1.3 * found["e2el_s_p99"][0]
 
 
 def test_tails_are_beyond_the_middle_and_repeat():
