@@ -69,7 +69,7 @@ def pairs_of(prepared: Prepared) -> tuple[Pair, ...]:
         basis = "measured operators" if timed else parameters.basis.value
         for metric, measured in run.metrics.items():
             predicted = float(values[metric][i]) if metric in values else np.nan
-            if not np.isfinite(predicted):
+            if not (np.isfinite(predicted) and predicted > 0):
                 continue
             low, high = ends(metric, predicted, parameters, run.model, first_share[i])
             found.append(Pair(run, metric, measured, predicted, low, high, basis))

@@ -25,6 +25,12 @@ FURTHEST = 0.95
 FAMILY_CELLS, OTHER_CELLS = 6.0, 2.0
 """Independent groups that the family's rows, and those of other families, weigh at most. So, intervals made
 without an engine configuration hold about 80 % of its calibration rows."""
+FEW_CELLS, UNKNOWN = 6.0, (0.5, 2.0)
+"""Fewer groups than so many do not show how far errors go: ends are at least this share of what was thought
+before, or of a factor of two either way."""
+UNTESTED_POWER = 1.6
+"""How much wider an interval gets for something new where no such group could be left out: what published
+rows say of the steps of a new model."""
 PARTS_CORRELATION = 0.5
 """Of the errors of TTFT and TPOT, where E2E latency has no residuals of its own."""
 
@@ -35,9 +41,14 @@ def measured(residuals: Residuals, kind: str, family: str) -> bool:
 
 
 def interval(
-    residuals: Residuals, rows: np.ndarray, family: str, own: np.ndarray | None = None
+    residuals: Residuals,
+    rows: np.ndarray,
+    family: str,
+    own: np.ndarray | None = None,
+    before: tuple[float, float] = UNKNOWN,
 ) -> tuple[float, float] | None:
-    """Factors for the set `own` of a family from `rows` of one kind; None when there are none."""
+    """Factors for the set `own` of a family from `rows` of one kind; None when there are none. Where groups
+    are few, what was thought `before` holds in part."""
     if not rows.any():
         return None
     labels = residuals.labels
@@ -50,7 +61,9 @@ def interval(
             weights[pool] = min(groups, most) / pool.sum()
             total += min(groups, most)
     chosen = weights > 0
-    return factors(residuals.errors[CELL][chosen], weights[chosen], total)
+    low, high = factors(residuals.errors[CELL][chosen], weights[chosen], total)
+    unseen = max(0.0, 1.0 - total / FEW_CELLS)
+    return min(low, before[0] ** unseen), max(high, before[1] ** unseen)
 
 
 def factors(errors: np.ndarray, weights: np.ndarray, groups: float) -> tuple[float, float]:
@@ -84,7 +97,8 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> 
 def widening(residuals: Residuals, grouping: str) -> dict[str, float]:
     """Plain kind → how much wider errors are with such a group left out than with a configuration (≥ 1).
 
-    Counted on groups that leave others behind in their family; each group weighs the same.
+    Counted on groups that leave others behind in their family; each group weighs the same. A whole request
+    and a rate widen no more than the parts that they are made of.
     """
     labels = residuals.labels
     names = getattr(labels, grouping)
@@ -93,14 +107,16 @@ def widening(residuals: Residuals, grouping: str) -> dict[str, float]:
         count = {f: len(np.unique(names[labels.family == f])) for f in np.unique(labels.family)}
         several = np.array([count[f] > 1 for f in labels.family])
     plain = np.array([plain_of(kind) for kind in residuals.kinds])
-    return {
+    powers = {
         kind: _ratio(residuals, several & (plain == kind), grouping) for kind in (STEP, FIRST, WHOLE, RATE)
     }
+    most = max(powers[STEP], powers[FIRST])
+    return powers | {kind: min(powers[kind], most) for kind in (WHOLE, RATE)}
 
 
 def _ratio(residuals: Residuals, rows: np.ndarray, grouping: str) -> float:
     if not rows.any():
-        return 1.0
+        return UNTESTED_POWER
     labels = residuals.labels
     names = getattr(labels, grouping)
     keys = np.array([f"{f} {n}" for f, n in zip(labels.family[rows], names[rows], strict=True)])
@@ -132,7 +148,15 @@ def ends(
     `first_share`: TTFT over E2E latency, for E2E latencies without residuals of their own. A rate without
     any turns the step's round.
     """
-    kind, intervals = kind_of(metric), parameters.intervals
+    kind = kind_of(metric)
+    found = stated(parameters, kind, first_share)
+    found = widened(found, parameters.power_for(model, plain_of(kind)))
+    return value * found[0], value * found[1]
+
+
+def stated(parameters: Parameters, kind: str, first_share: float = 0.0) -> tuple[float, float]:
+    """Factors that a set gives for a kind, else for its parts, else for a step."""
+    intervals = parameters.intervals
     found = intervals.get(kind) or intervals.get(plain_of(kind))
     if found is None and plain_of(kind) == WHOLE and STEP in intervals and FIRST in intervals:
         statistic = kind.removeprefix(WHOLE)
@@ -141,8 +165,7 @@ def ends(
     if found is None:
         low, high = parameters.low_frac, parameters.high_frac
         found = (1.0 / high, 1.0 / low) if plain_of(kind) == RATE else (low, high)
-    found = widened(found, parameters.power_for(model, plain_of(kind)))
-    return value * found[0], value * found[1]
+    return found
 
 
 def summed(first: tuple[float, float], rest: tuple[float, float], first_share: float) -> tuple[float, float]:

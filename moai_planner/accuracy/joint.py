@@ -59,8 +59,8 @@ class JointProblem:
         self._set_of = np.array([number[group] for group in prepared.groups])
         first = [prepared.groups.index(group) for group in self.sets]
         owners = [prepared.configurations[i] for i in first]
-        self._assumed = [assumed_of(c.accelerator, c.engine.name, c.precision) for c in owners]
-        self.start = np.array([to_vector(assumed, BASE_FIELDS) for assumed in self._assumed])
+        self.assumed = [assumed_of(c.accelerator, c.engine.name, c.precision) for c in owners]
+        self.start = np.array([to_vector(assumed, BASE_FIELDS) for assumed in self.assumed])
         self.parts = [_parts(c) for c in owners]
         self._decoder = self._set_of[prepared.records["decode"]]
         varied = _several_lengths(self.runs, [self.parts[s][-1] for s in self._decoder])
@@ -138,7 +138,7 @@ class JointProblem:
         return self.start + self._design @ theta
 
     def _made(self, reals: np.ndarray) -> list[Parameters]:
-        return [from_vector(v, assumed, BASE_FIELDS) for v, assumed in zip(reals, self._assumed, strict=True)]
+        return [from_vector(v, assumed, BASE_FIELDS) for v, assumed in zip(reals, self.assumed, strict=True)]
 
     def _logs(self, reals: np.ndarray) -> np.ndarray:
         return _logs(self.prepared, self._predictor, self._set_of, self._made(reals))

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moai_planner.accuracy.lengths import WIDEST_CV
-from moai_planner.accuracy.run import METRICS, SPLITS
+from moai_planner.accuracy.lengths import LEAST_CV, WIDEST_CV
+from moai_planner.accuracy.run import LARGEST, METRICS, SPLITS
 from moai_planner.accuracy.text_file import read_text
 from moai_planner.domain.errors import InputError, Problem
-from moai_planner.domain.units import GIGA, MILLI
+from moai_planner.domain.units import MILLI
 
 _ENGINE = ("tp", "ep", "dp", "pp")
 _POOLS = tuple(
@@ -60,14 +60,13 @@ _KEYWORDS = (
 )
 """Columns whose values are names in small letters."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\Z", re.ASCII)
-_SPREAD = re.compile(r"uniform (\d*\.?\d+)-(\d*\.?\d+)\Z", re.ASCII)
-_DEVIATION = re.compile(r"cv (\d*\.?\d+)\Z", re.ASCII)
+_FRACTION = r"(\d+\.?\d*|\.\d+)"
+_SPREAD = re.compile(rf"uniform ?{_FRACTION} ?- ?{_FRACTION}\Z", re.ASCII)
+_DEVIATION = re.compile(rf"cv ?{_FRACTION}\Z", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 TOPOLOGIES = ("colocated", "disaggregated")
-LARGEST = GIGA
-"""No length, count, rate or time in milliseconds of a serving run is above this, or below one over it."""
-WRONG_UNIT = (200.0, 5000.0)
-"""Latencies that disagree by such a factor, either way, are seconds beside milliseconds."""
+WRONG_UNITS = ((200.0, 5000.0), (2e5, 5e6))
+"""Latencies that disagree by such factors, either way, are seconds beside milliseconds, some or all."""
 SPREAD_ENDS = (0.2, 4.0)
 """What the two ends of a spread, in nominal lengths, may add up to: else they are no fractions."""
 SHOWN = 40
@@ -170,6 +169,8 @@ def _read_row(names: list[str], values: list[str], file: str, line: int) -> tupl
     for name in _KEYWORDS:
         if name in cells:
             cells[name] = cells[name].lower()
+    if "length_spread" in cells:
+        cells["length_spread"] = " ".join(cells["length_spread"].lower().split())
     numbers: dict[str, float] = {}
     problems = [Problem(file, f"{where}, {n}", "", "fill this cell") for n in REQUIRED if not cells[n]]
     for name in (*NUMBERS, *METRICS):
@@ -220,7 +221,8 @@ def _check_words(cells: Mapping[str, str], file: str, where: str) -> Iterator[Pr
             file,
             f"{where}, length_spread",
             spread[:SHOWN],
-            "write fixed, uniform 0.8-1.0 for fractions of isl and osl, or cv 0.8 (deviation over mean)",
+            "write fixed, uniform 0.8-1.0 for fractions of isl and osl, or cv 0.8 (deviation over mean, "
+            f"above 0 and up to {WIDEST_CV:g})",
         )
     for name, value in cells.items():
         if name in TEXTS and _CONTROL.search(value):
@@ -237,7 +239,7 @@ def _check_units(numbers: Mapping[str, float], file: str, where: str) -> Iterato
         if not (e2el_s and ttft_ms and tpot_ms and osl):
             continue
         factor = e2el_s / (MILLI * (ttft_ms + tpot_ms * max(osl - 1.0, 0.0)))
-        if WRONG_UNIT[0] < max(factor, 1.0 / factor) < WRONG_UNIT[1]:
+        if any(low < max(factor, 1.0 / factor) < high for low, high in WRONG_UNITS):
             remedy = (
                 "e2el_s is in seconds, ttft_ms and tpot_ms in milliseconds: "
                 f"ttft + tpot x (osl - 1) is {e2el_s / factor:.4g} s"
@@ -281,4 +283,4 @@ def stated_cv(spread: str) -> float:
     """
     match = _DEVIATION.match(spread)
     cv = float(match[1]) if match else 0.0
-    return cv if cv <= WIDEST_CV else 0.0
+    return cv if LEAST_CV <= cv <= WIDEST_CV else 0.0

@@ -21,7 +21,7 @@ from moai_planner.accuracy.measurement_table import (
     stated_cv,
 )
 from moai_planner.accuracy.recipes import has_moreh_preset, recipe_of
-from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, Measurements, Run, Unsupported, Workers
+from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, MONTH, Measurements, Run, Unsupported, Workers
 from moai_planner.domain.units import MILLI, parse
 
 REQUESTS_PER_CONCURRENCY = 10
@@ -34,6 +34,11 @@ SHARED_PROMPTS = 45
 """Different prompts of inference-perf's `shared_prefix` generator where a row does not say: groups × users of
 the load profiles that BLIS publishes with its runs (9 × 5, 11 × 4, 10 × 5)."""
 BLOCK_TOKENS = 16
+YEAR = re.compile(r"\d{4}")
+READ_DRAFTS = ("none", "mtp", "draft")
+"""How a `spec_decode` begins that is understood."""
+SHOWN = 40
+"""Characters of a cell that a note repeats."""
 
 
 def read_measurements(path: Path) -> Measurements:
@@ -103,6 +108,14 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         distinct = SHARED_PROMPTS
         hit_frac = _repeated_hit_frac(isl, requests, distinct)
         assumed.append(f"prefix_hit_frac {hit_frac:.3f} ({distinct} prompts sent again and again)")
+    if cells.get("date") and not (MONTH.match(cells["date"]) or YEAR.fullmatch(cells["date"])):
+        assumed.append(f"date {cells['date'][:SHOWN]} is not like 2026-01-31: taken as recent")
+    drafts = cells.get("spec_decode", "")
+    if drafts and not drafts.startswith(READ_DRAFTS):
+        assumed.append(f"spec_decode {drafts[:SHOWN]} as mtp")
+    events = _events_per_token(metrics, osl)
+    if events > 1.0:
+        assumed.append("two stream events a token (its own times say so)")
     recipe = recipe_of(
         f"{cells.get('source', '')} {notes}",
         workers[-1].engine,
@@ -136,12 +149,13 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
         max_num_seqs=_stated(notes, "max_num_seqs"),
         max_num_batched_tokens=_stated(notes, "max_num_batched_tokens") or recipe.max_num_batched_tokens,
         prefill_batched_tokens=recipe.prefill_batched_tokens,
+        memory_frac=recipe.memory_frac,
         graphs=recipe.graphs,
         kv="fp8" if "KV cache fp8" in notes else recipe.kv,
         split=cells.get("split", ""),
         notes=notes,
         network_bytes_per_s=_network(notes),
-        events_per_token=_events_per_token(metrics, osl),
+        events_per_token=events,
         tokens_per_event=_tokens_per_event(metrics),
         assumed=tuple(assumed),
         metrics=metrics,
@@ -179,6 +193,7 @@ def _cv(cells: Mapping[str, str], number: Mapping[str, float], assumed: list[str
     if spread:
         return stated_cv(spread)
     nominal = [number[name] for name in ("isl", "osl") if name in number]
+    nominal = nominal or [number[name] for name in ("isl_mean", "osl_mean") if name in number]
     if all(length.is_integer() for length in nominal):
         return 0.0
     assumed.append(f"length_spread cv {DIALOGUE_CV:g} (lengths of dialogues)")
@@ -325,9 +340,9 @@ def _network(notes: str) -> float:
 def _events_per_token(metrics: Mapping[str, float], osl_tokens: float) -> float:
     """Stream events that the client counted for each token.
 
-    E2E minus TTFT, over the mean time between events, over the tokens generated after the first. A whole
-    number above 1 is a client that counts two events a token (a text and an empty one); anything else is
-    read as 1. Found from definitions alone: no prediction enters.
+    E2E minus TTFT, over the mean time between events, over the tokens generated after the first. Two is a
+    client that counts two events a token (a text and an empty one); anything else is read as 1. Found from
+    definitions alone: no prediction enters.
 
     >>> row = {"e2el_s_mean": 3.61, "ttft_ms_mean": 44.5, "tpot_ms_mean": 7.2}
     >>> _events_per_token(row, 249)
@@ -337,5 +352,4 @@ def _events_per_token(metrics: Mapping[str, float], osl_tokens: float) -> float:
     if each_ms is None or not {"e2el_s_mean", "ttft_ms_mean"} <= metrics.keys() or osl_tokens < 2:
         return 1.0
     events = (metrics["e2el_s_mean"] / MILLI - metrics["ttft_ms_mean"]) / each_ms / (osl_tokens - 1)
-    whole = round(events)
-    return float(whole) if whole >= 2 and abs(events / whole - 1) < STREAM_EVENTS_TOLERANCE else 1.0
+    return 2.0 if abs(events / 2.0 - 1.0) < STREAM_EVENTS_TOLERANCE else 1.0

@@ -10,7 +10,6 @@ but the newest, a factor on all of its times; planning takes the newest.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -18,11 +17,10 @@ import numpy as np
 
 from moai_planner.accuracy.kinds import RATE, kind_of
 from moai_planner.accuracy.prepare import Prepared
-from moai_planner.accuracy.run import Run
+from moai_planner.accuracy.run import MONTH, Run
 
 MIXED = "mixed"
 """Runs that are medians over all months."""
-MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 FEW_RUNS = 6
 """Runs of one model in a month from which the month counts."""
 FEW_MONTHS = 3

@@ -7,7 +7,7 @@ digits and written in a fixed order: same measurements, same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ import yaml
 
 from moai_planner.accuracy.families import BASE_FIELDS
 from moai_planner.accuracy.fit import Solution
-from moai_planner.accuracy.intervals import WIDEST, interval, measured, widened, widening
+from moai_planner.accuracy.intervals import UNKNOWN as UNKNOWN_ENDS
+from moai_planner.accuracy.intervals import WIDEST, interval, measured, stated, widened, widening
 from moai_planner.accuracy.joint import FITTED_METRICS, PERIOD, JointProblem
 from moai_planner.accuracy.kinds import kind_of, plain_of
 from moai_planner.accuracy.leave_out import CELL, DEVICE, FAMILY, MODEL, LeftOut
@@ -70,19 +71,24 @@ def _represented(problem: JointProblem, residuals: Residuals, model_of: ModelOf)
     return np.array(by_run)[residuals.run]
 
 
-def _intervals(found: _Found, family: str, own: np.ndarray | None) -> dict[str, tuple[float, float]]:
+def _intervals(
+    found: _Found, family: str, own: np.ndarray | None, start: Parameters | None = None
+) -> dict[str, tuple[float, float]]:
     """Kind → factors, `step` among them. E2E latencies nobody measured in the family are left to their
-    parts."""
+    parts. `start`: the parameters before the fit, whose intervals count where rows are few."""
     residuals = found.residuals
     kinds = sorted(set(residuals.kinds.tolist()))
     steps = ("tpot_s", *(kind for kind in kinds if plain_of(kind) == "tpot_s"))
+    step = (start.low_frac, start.high_frac) if start else UNKNOWN_ENDS
     of_steps = (
-        interval(residuals, (residuals.kinds == kind) & found.represented, family, own) for kind in steps
+        interval(residuals, (residuals.kinds == kind) & found.represented, family, own, step)
+        for kind in steps
     )
     pairs = {STEP: next(filter(None, of_steps), (1.0 / LEAST_KNOWN, LEAST_KNOWN))}
     for kind in kinds:
         if measured(residuals, kind, family) or family == UNKNOWN or plain_of(kind) != "e2el_s":
-            pairs[kind] = interval(residuals, residuals.kinds == kind, family, own)
+            before = stated(start, kind) if start else UNKNOWN_ENDS
+            pairs[kind] = interval(residuals, residuals.kinds == kind, family, own, before)
     return {kind: pair for kind, pair in pairs.items() if pair is not None}
 
 
@@ -111,12 +117,25 @@ def _shared(found: _Found) -> str:
         "intervals": {
             name: {kind: _ends(pair) for kind, pair in pairs.items()} for name, pairs in intervals.items()
         },
+        "models": _models(found, families),
+        "new_model_power": _new_model_power(found),
         "paces": {
             name: {period: _round(pace) for period, pace in own.items()}
             for name, own in problem.paces(theta).items()
         },
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _models(found: _Found, families: Sequence[str]) -> dict[str, list[str]]:
+    """Family → models of its rows; `any` has all."""
+    labels = found.left.labels
+    names = {name: sorted(set(labels.model[labels.family == name].tolist())) for name in families}
+    return {**names, UNKNOWN: sorted(set(labels.model.tolist()))}
+
+
+def _new_model_power(found: _Found) -> dict[str, float]:
+    return {kind: _round(power) for kind, power in widening(found.residuals, MODEL).items()}
 
 
 def _widened(pairs: Mapping[str, tuple[float, float]], powers: Mapping[str, float]):
@@ -132,7 +151,7 @@ def _set(found: _Found, s: int, made: Parameters) -> str:
     own = labels.set == s
     runs = sorted(set(problem.run[own].tolist()))
     parts = dict(problem.parts[s])
-    intervals = _intervals(found, parts["family"], found.residuals.labels.set == s)
+    intervals = _intervals(found, parts["family"], found.residuals.labels.set == s, problem.assumed[s])
     document = {
         "format": FORMAT,
         "accelerator": accelerator,
@@ -148,7 +167,7 @@ def _set(found: _Found, s: int, made: Parameters) -> str:
         "values": {name: _round(getattr(made, name)) for name in BASE_FIELDS},
         "interval": _ends(intervals.pop(STEP)),
         "intervals": {kind: _ends(pair) for kind, pair in intervals.items()},
-        "new_model_power": {kind: _round(power) for kind, power in widening(found.residuals, MODEL).items()},
+        "new_model_power": _new_model_power(found),
         "residuals": _residuals(found, own),
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)

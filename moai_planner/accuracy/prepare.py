@@ -28,6 +28,7 @@ from moai_planner.accuracy.recipes import (
     starts_cold,
 )
 from moai_planner.accuracy.run import DP_NOT_GIVEN, Run, Unsupported, Workers
+from moai_planner.costmodel.checks import layout_problems
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import kv_transfer, memory_budget
 from moai_planner.domain.accelerator import Accelerator
@@ -113,7 +114,7 @@ def prepare(
     for run in runs:
         try:
             records.append(table.record(run))
-            kept.append(_noting_sizes(run, model_of(run.model).read_as))
+            kept.append(_noting(run, model_of(run.model).read_as, table.has_no_room(run)))
         except InputError as error:
             left_out.append(_left_out(run, _reason(error.problems[0])))
         except _CannotPredict as reason:
@@ -138,8 +139,11 @@ def _reason(problem: Problem) -> str:
     return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}…"
 
 
-def _noting_sizes(run: Run, read_as: str) -> Run:
-    return replace(run, assumed=(*run.assumed, f"sizes of {read_as}")) if read_as else run
+def _noting(run: Run, read_as: str, no_room: bool) -> Run:
+    notes = [f"sizes of {read_as}"] if read_as else []
+    if no_room:
+        notes.append("KV without a limit (by our estimate the model does not fit)")
+    return replace(run, assumed=(*run.assumed, *notes)) if notes else run
 
 
 def _left_out(run: Run, reason: str) -> Unsupported:
@@ -156,6 +160,7 @@ class _Table:
         self.groups: list[tuple[str, str, str]] = []
         self._index: dict[tuple, int] = {}
         self._room: dict[tuple, float] = {}
+        self._no_room: set[str] = set()
 
     def record(self, run: Run) -> tuple:
         model = self.model_of(run.model)
@@ -215,7 +220,7 @@ class _Table:
             max_num_seqs=sequences,
             max_num_batched_tokens=budget or _prompt_budget(workers.engine, accelerator),
             max_model_len=int(run.isl_tokens + run.osl_tokens) + 1,
-            memory_utilization_frac=MEMORY_FRAC,
+            memory_utilization_frac=run.memory_frac or MEMORY_FRAC,
             prefix_caching=run.prefix_hit_frac > 0,
             async_scheduling=_asynchronous(workers.engine, run.engine_version),
             graphs=run.graphs,
@@ -224,6 +229,8 @@ class _Table:
             reduce_bits=reduce_bits(run, workers, accelerator),
         )
         layout = Layout(workers.tp, workers.pp, workers.dp, min(workers.ep, workers.tp * workers.dp))
+        for problem in layout_problems(model, replace(layout, ep=1)):
+            raise _CannotPredict(f"{problem.field} {problem.value}: {problem.remedy}")
         key = (workers.accelerator, run.model, precision, layout, engine, run.network_bytes_per_s)
         if key not in self._index:
             per_node = max(DEVICES_PER_NODE, accelerator.scale_up.devices)
@@ -247,16 +254,33 @@ class _Table:
         """KV tokens of a rank. A model that does not fit by our estimate ran all the same, so its room is
         not known and does not bind; but one that cannot be where the row leaves its layout open is not
         predicted."""
-        if index not in self._room:
-            c = self.configurations[index]
-            room = memory_budget(c).kv_tokens
-            if room < c.engine.max_model_len:
-                engine = replace(c.engine, memory_utilization_frac=HIGHEST_MEMORY_FRAC)
-                room = memory_budget(replace(c, engine=engine)).kv_tokens
-            self._room[index] = float(room) if room >= c.engine.max_model_len else np.inf
-        if self._room[index] == np.inf and any(DP_NOT_GIVEN in text for text in run.assumed):
+        c = self.configurations[index]
+        held = replace(c.engine, max_num_seqs=self._sequences_held(run, c))
+        key = (index, held.max_num_seqs)
+        if key not in self._room:
+            room = memory_budget(replace(c, engine=held)).kv_tokens
+            if room < held.max_model_len:
+                raised = replace(held, memory_utilization_frac=HIGHEST_MEMORY_FRAC)
+                room = memory_budget(replace(c, engine=raised)).kv_tokens
+            self._room[key] = float(room) if room >= held.max_model_len else np.inf
+        if self._room[key] == np.inf and any(DP_NOT_GIVEN in text for text in run.assumed):
             raise _CannotPredict("the data-parallel ranks are not given, and one cannot hold the model")
-        return self._room[index]
+        if self._room[key] == np.inf:
+            self._no_room.add(run.id)
+        return self._room[key]
+
+    def has_no_room(self, run: Run) -> bool:
+        """Whether the run was read, though by our estimate it cannot hold one request."""
+        return run.id in self._no_room
+
+    def _sequences_held(self, run: Run, c: Configuration) -> int:
+        """For how many sequences a rank keeps memory to sample: its limit, or as many as there are."""
+        limit = _most_sequences(run, c.accelerator)
+        if limit < LARGEST_TABLE:
+            return limit
+        last = run.workers[-1]
+        load = (run.concurrency or run.requests) / (last.count * last.dp)
+        return max(1, min(limit, round(load * c.engine.rows_per_sequence)))
 
     def _transfer(self, run: Run, prefill: int, decode: int) -> tuple[int, float]:
         """Whether KV passes through host memory, and seconds a token at the network's full rate."""

@@ -8,9 +8,9 @@ engine, model and device. Moreh's presets for DeepSeek-R1 on data-parallel ranks
 the ones it ran. A row that states a setting itself keeps its own.
 
 >>> recipe_of("InferenceX", "sglang", "deepseek-ai/DeepSeek-R1", "b200_sxm", 32, 922)
-Recipe(kv='fp8', max_num_batched_tokens=32768, prefill_batched_tokens=0, graphs=True)
+Recipe(kv='fp8', max_num_batched_tokens=32768, prefill_batched_tokens=0, memory_frac=0.0, graphs=True)
 >>> recipe_of("BLIS training", "vllm", "meta-llama/Llama-2-7b-hf", "h100_sxm", 8, 592)
-Recipe(kv='', max_num_batched_tokens=0, prefill_batched_tokens=0, graphs=True)
+Recipe(kv='', max_num_batched_tokens=0, prefill_batched_tokens=0, memory_frac=0.0, graphs=True)
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ SOURCE = "InferenceX"
 SGLANG_TOKENS = {"h200_sxm": 32768, "b200_sxm": 32768, "b300_sxm": 32768}
 """`chunked-prefill-size`; larger ones of other devices are bound by the memory in use."""
 TRTLLM_TOKENS, TRTLLM_ROUNDING = 8192, 64
+TRTLLM_MEMORY_FRAC = {"Hopper": 0.75, "Blackwell": 0.8}
+"""`free_gpu_memory_fraction` of the scripts for DeepSeek-R1."""
 HOPPER = ("h100_sxm", "h200_sxm")
 BLACKWELL = ("Blackwell", "Blackwell Ultra")
 FEW_RECEIVE_STEPS, RECEIVE_STEPS, MANY_REQUESTS = 10.0, 30.0, 16
@@ -62,6 +64,8 @@ class Recipe:
     "0 = the engine's default."
     prefill_batched_tokens: int = 0
     "The same of the prefill side of a disaggregated run."
+    memory_frac: float = 0.0
+    "Of a device, or of what is free (`costmodel.memory`); 0 = the engine's default."
     graphs: bool = True
     "Off: every step is launched by the host (`--enforce-eager`)."
 
@@ -101,7 +105,8 @@ def recipe_of(
     if engine == "trtllm":
         wanted = int(isl_tokens + concurrency) + TRTLLM_ROUNDING
         rounded = -(-wanted // TRTLLM_ROUNDING) * TRTLLM_ROUNDING
-        return Recipe(kv="fp8", max_num_batched_tokens=max(TRTLLM_TOKENS, rounded))
+        frac = TRTLLM_MEMORY_FRAC["Hopper" if device in HOPPER else "Blackwell"]
+        return Recipe(kv="fp8", max_num_batched_tokens=max(TRTLLM_TOKENS, rounded), memory_frac=frac)
     return Recipe("" if device in HOPPER else "fp8", SGLANG_TOKENS.get(device, 0))
 
 

@@ -8,7 +8,7 @@ too, so `read_any` takes whatever a user has.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ READERS = (
     ("inference-perf", recognises_inference_perf, read_inference_perf),
 )
 """Tried in this order, after the llm-d benchmark report."""
+TOO_DEEP = ("nested too deeply", "give a result file")
+SHOWN = 80
 TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 
 
@@ -50,12 +52,22 @@ def read_any(path: Path, setup: Setup, boards: Boards = lambda board: "") -> Mea
     """A measurements table by its suffix, else the result file of a tool."""
     if is_table(path):
         return read_measurements(path)
-    results = [
-        (f"{path.stem}-{number}" if count == 1 else f"{path.stem}-{number}.{index}", result)
-        for number, document in enumerate(_documents(path))
-        for count, index, result in _counted(_results(document, number, path, boards))
-    ]
-    problems = _unsaid([result for _, result in results if not result.reason], setup, str(path))
+    problems: list[Problem] = []
+    results: list[tuple[str, Result]] = []
+    for number, document in enumerate(_documents(path)):
+        try:
+            found = _results(document, number, path, boards)
+        except InputError as error:
+            problems += error.problems
+            continue
+        for index, result in enumerate(found):
+            name = f"{path.stem}-{number}" if len(found) == 1 else f"{path.stem}-{number}.{index}"
+            results.append((name, result))
+            problems += [
+                Problem(str(path), f"document {number + 1}, {field}", value, remedy)
+                for field, value, remedy in result.faults
+            ]
+    problems += _unsaid([result for _, result in results if not result.reason], setup, str(path))
     if problems:
         raise InputError(problems)
     outcomes = [run_of(result, run_id, setup) for run_id, result in results]
@@ -67,17 +79,15 @@ def read_any(path: Path, setup: Setup, boards: Boards = lambda board: "") -> Mea
     )
 
 
-def _counted(results: list[Result]) -> Iterator[tuple[int, int, Result]]:
-    for index, result in enumerate(results):
-        yield len(results), index, result
-
-
 def _results(document: Mapping[str, Any], number: int, path: Path, boards: Boards) -> list[Result]:
-    if recognises_report(document):
-        return list(read_report(document, boards))
-    for _, recognises, read in READERS:
-        if recognises(document):
-            return list(read(document))
+    try:
+        if recognises_report(document):
+            return list(read_report(document, boards))
+        for _, recognises, read in READERS:
+            if recognises(document):
+                return list(read(document))
+    except RecursionError as error:
+        raise InputError(Problem(str(path), f"document {number + 1}", *TOO_DEEP)) from error
     known = ", ".join((*(name for name, _, _ in READERS), "the llm-d benchmark report"))
     remedy = f"give a measurements table (.csv) or a result of {known}"
     raise InputError(Problem(str(path), f"document {number + 1}", "unknown format", remedy))
@@ -101,7 +111,9 @@ def _documents(path: Path) -> list[Mapping[str, Any]]:
     except json.JSONDecodeError as error:
         found = _yaml(text, path) if path.suffix in (".yaml", ".yml") else _lines(text, path, error)
     except RecursionError as error:
-        raise InputError(Problem(str(path), "", "nested too deeply", "give a result file")) from error
+        raise InputError(Problem(str(path), "", *TOO_DEEP)) from error
+    except ValueError as error:
+        raise InputError(Problem(str(path), "", str(error)[:SHOWN], "write valid JSON")) from error
     documents = found if isinstance(found, list) else [found]
     if not documents or not all(isinstance(one, Mapping) for one in documents):
         raise InputError(Problem(str(path), "", "", "give a JSON object, a list of them, or one a line"))
@@ -128,4 +140,7 @@ def _lines(text: str, path: Path, whole: json.JSONDecodeError) -> list[Any]:
         except json.JSONDecodeError as error:
             at, reason = (number, error.msg) if documents else (whole.lineno, whole.msg)
             raise InputError(Problem(str(path), f"line {at}", reason, "write valid JSON")) from error
+        except (ValueError, RecursionError) as error:
+            remedy = "write valid JSON"
+            raise InputError(Problem(str(path), f"line {number}", str(error)[:SHOWN], remedy)) from error
     return documents

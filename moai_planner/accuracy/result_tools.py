@@ -14,6 +14,7 @@ guidellm's `time_per_output_token_ms` counts the first token's wait in, so it is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,6 +32,14 @@ from moai_planner.accuracy.result_values import (
 )
 
 MS, S = SECONDS["ms"], SECONDS["s"]
+Lengths = tuple[tuple[int, int], ...]
+Fault = tuple[str, str, str]
+MOST_TOKENS = 10_000_000
+"""Of one request: no context is longer."""
+TOTALS_TOLERANCE = 0.05
+"""Listed lengths may miss the totals by so much: some requests succeed without a token."""
+MOST_FAULTS, SHOWN = 5, 40
+"""Entries of a list that a message names, and characters of each."""
 
 
 def recognises_vllm(document: Mapping[str, Any]) -> bool:
@@ -40,6 +49,7 @@ def recognises_vllm(document: Mapping[str, Any]) -> bool:
 def read_vllm(document: Mapping[str, Any]) -> Iterator[Result]:
     """`vllm bench serve --save-result`: one flat object."""
     completed = number(document.get("completed"))
+    lengths, faults = _listed(document)
     rate = number(document.get("request_rate"))  # "inf" reads as 0
     metrics = {
         "output_tps": number(document.get("output_throughput")),
@@ -59,7 +69,10 @@ def read_vllm(document: Mapping[str, Any]) -> Iterator[Result]:
         rate_req_per_s=rate,
         metrics=metrics,
         model=model_name(document.get("model_id")),
-        lengths=_listed(document),
+        lengths=lengths,
+        faults=faults,
+        burstiness=number(document.get("burstiness")) or 1.0,
+        failed=number(document.get("failed")),
         spec_decode=_drafted(document),
         reason="the request rate was ramped during the run" if document.get("ramp_up_strategy") else "",
     )
@@ -71,14 +84,32 @@ def _drafted(document: Mapping[str, Any]) -> str:
     return f"draft, {each} token{'s' if each > 1 else ''}" if each else "none"
 
 
-def _listed(document: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+def _listed(document: Mapping[str, Any]) -> tuple[Lengths, tuple[Fault, ...]]:
     """(prompt, generated) of the requests that succeeded, with `--save-detailed`; a request that failed
-    generated nothing."""
-    prompts, outputs = document.get("input_lens"), document.get("output_lens")
-    if not isinstance(prompts, list) or not isinstance(outputs, list) or len(prompts) != len(outputs):
-        return ()
-    pairs = [(int(number(a)), int(number(b))) for a, b in zip(prompts, outputs, strict=True)]
-    return tuple((a, b) for a, b in pairs if a and b)
+    generated nothing. And what contradicts the file's own totals."""
+    lists = {name: document.get(name) for name in ("input_lens", "output_lens")}
+    if not all(isinstance(entries, list) and entries for entries in lists.values()):
+        return (), ()
+    faults = [
+        (f"{name}[{i}]", repr(entry)[:SHOWN], f"write whole tokens, 0 to {MOST_TOKENS}")
+        for name, entries in lists.items()
+        for i, entry in enumerate(entries)
+        if isinstance(entry, bool) or not isinstance(entry, int) or not 0 <= entry <= MOST_TOKENS
+    ]
+    prompts, outputs = lists.values()
+    if len(prompts) != len(outputs):
+        faults.append(
+            ("output_lens", f"{len(outputs)} entries", f"give as many as input_lens ({len(prompts)})")
+        )
+    if faults:
+        return (), tuple(faults[:MOST_FAULTS])
+    pairs = tuple((a, b) for a, b in zip(prompts, outputs, strict=True) if a and b)
+    for name, column in (("input", 0), ("output", 1)):
+        total, listed = number(document.get(f"total_{name}_tokens")), sum(pair[column] for pair in pairs)
+        if total and abs(listed / total - 1.0) > TOTALS_TOLERANCE:
+            remedy = f"total_{name}_tokens is {total:.0f}; give both of one run"
+            faults.append((f"{name}_lens", f"{listed} tokens in all", remedy))
+    return (() if faults else pairs), tuple(faults)
 
 
 def _each(total: Any, count: float) -> float:
@@ -107,6 +138,8 @@ def read_guidellm(document: Mapping[str, Any]) -> Iterator[Result]:
             tool="guidellm",
             requests=number(part(metrics, "request_totals").get("successful"))
             or number(latency.get("count")),
+            failed=number(part(metrics, "request_totals").get("errored")),
+            burstiness=_guidellm_burstiness(benchmark),
             input_tokens=mean("prompt_token_count"),
             output_tokens=mean("output_token_count"),
             input_cv=deviation(successful("prompt_token_count"), "std_dev"),
@@ -136,6 +169,11 @@ def _guidellm_load(benchmark: Any, mean) -> tuple[float, float]:
     streams = number(strategy.get("streams")) if kind == "concurrent" else 0.0
     seen = mean("request_concurrency") or mean("requests_per_second") * mean("request_latency")
     return streams or max(1.0, seen), 0.0
+
+
+def _guidellm_burstiness(benchmark: Any) -> float:
+    strategy = part(benchmark, "config", "strategy") or part(benchmark, "args", "strategy")
+    return math.inf if text(strategy.get("type_")) == "constant" else 1.0
 
 
 def _guidellm_model(document: Mapping[str, Any], benchmark: Any) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moai_planner.accuracy.lengths import WIDEST_CV
-from moai_planner.accuracy.run import METRICS, Run, Unsupported, Workers
+from moai_planner.accuracy.lengths import WIDEST_CV, listed_cv
+from moai_planner.accuracy.run import LARGEST, METRICS, Run, Unsupported, Workers
 from moai_planner.domain.units import MICRO, MILLI, NANO
 
 SECONDS = {"s": 1.0, "ms": MILLI, "us": MICRO, "ns": NANO}
@@ -57,6 +57,12 @@ class Result:
     "Where the file names the devices and their layout."
     spec_decode: str = "none"
     prefix_hit_frac: float = 0.0
+    burstiness: float = 1.0
+    "Shape of the gaps of arrivals at a rate: 1 = Poisson, infinity = even."
+    failed: float = 0.0
+    "Requests that did not succeed."
+    faults: tuple[tuple[str, str, str], ...] = ()
+    "(field, value, remedy) of what cannot be as the file says."
     reason: str = ""
     "Why it cannot be predicted; empty = it can."
     assumed: tuple[str, ...] = field(default=())
@@ -68,6 +74,11 @@ def run_of(result: Result, run_id: str, setup: Setup) -> Run | Unsupported:
     if reason:
         return Unsupported(run_id, result.tool, "", reason)
     requests = max(1, round(result.requests))
+    isl_cv, osl_cv = result.input_cv, result.output_cv
+    if result.lengths:
+        isl_cv, osl_cv = (listed_cv(column) for column in zip(*result.lengths, strict=True))
+    failed = (f"{result.failed:g} requests failed and are left out",) if result.failed else ()
+    hit_frac = min(result.prefix_hit_frac, 1.0)
     return Run(
         id=run_id,
         source=result.tool,
@@ -82,23 +93,23 @@ def run_of(result: Result, run_id: str, setup: Setup) -> Run | Unsupported:
         isl_tokens=result.input_tokens,
         osl_tokens=result.output_tokens,
         length_low_frac=1.0,
-        isl_cv=result.input_cv,
-        osl_cv=result.output_cv,
-        lengths=result.lengths,
+        isl_cv=isl_cv,
+        osl_cv=osl_cv,
+        lengths=result.lengths if isl_cv or osl_cv else (),
+        equal_lengths=bool(result.lengths) and not (isl_cv or osl_cv),
+        burstiness=result.burstiness,
         concurrency=max(1, round(min(result.concurrency, requests))) if result.concurrency else 0,
         request_rate=result.rate_req_per_s,
         requests=requests,
-        prefix_hit_frac=min(result.prefix_hit_frac, 1.0),
+        prefix_hit_frac=hit_frac,
         max_num_seqs=0,
         max_num_batched_tokens=0,
         kv="",
         split="",
         notes="",
-        assumed=(*result.assumed, f"prefix_hit_frac {result.prefix_hit_frac:g}"),
+        assumed=(*result.assumed, *failed, f"prefix_hit_frac {hit_frac:g}"),
         metrics={
-            name: value
-            for name, value in result.metrics.items()
-            if name in METRICS and value > 0 and math.isfinite(value)
+            name: value for name, value in result.metrics.items() if name in METRICS and _possible(value)
         },
     )
 
@@ -112,7 +123,19 @@ def _lacking(result: Result) -> str:
         return "the file says neither concurrency nor request rate"
     if result.output_tokens < 1.0:
         return "fewer than one token was generated a request"
-    return ""
+    stated = {
+        "requests": result.requests,
+        "tokens a prompt": result.input_tokens,
+        "tokens an answer": result.output_tokens,
+        "requests in flight": result.concurrency,
+        "requests a second": result.rate_req_per_s,
+    }
+    beyond = [f"{value:.4g} {name}" for name, value in stated.items() if not _possible(value, 0, UNLIMITED)]
+    return f"no serving run has {' or '.join(beyond)}" if beyond else ""
+
+
+def _possible(value: float, *others: float) -> bool:
+    return 1.0 / LARGEST <= value <= LARGEST or value in others
 
 
 def _workers(result: Result, setup: Setup) -> tuple[Workers, ...]:

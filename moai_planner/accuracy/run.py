@@ -6,9 +6,16 @@ the units of the measurements table, because that is what users read in the answ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from moai_planner.domain.units import GIGA
+
+MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
+"""How a date begins that says the month."""
+LARGEST = GIGA
+"""No length, count, rate or time in milliseconds of a serving run is above this, or below one over it."""
 SPLITS = ("calibrate", "validate", "sanity")
 STATISTICS = {
     "ttft_ms": ("mean", "median", "p90", "p99"),
@@ -90,6 +97,8 @@ class Run:
     "Tokens that the server sent in one stream event (its stream interval)."
     prefill_batched_tokens: int = 0
     "Of the prefill side, where it differs; 0 = as `max_num_batched_tokens`."
+    memory_frac: float = 0.0
+    "Of a device, or of what is free; 0 = the engine's default."
     graphs: bool = True
     "Decode steps replay captured graphs."
     distinct_prompts: int = 1
@@ -97,6 +106,8 @@ class Run:
     isl_cv: float = 0.0
     "Deviation of prompt lengths over their mean, where they are neither fixed nor uniform."
     osl_cv: float = 0.0
+    burstiness: float = 1.0
+    "Of arrivals at a rate: shape of the gamma gaps; 1 = Poisson, infinity = even."
     lengths: tuple[tuple[int, int], ...] = ()
     "(prompt, generated) tokens of each request, where every one is known."
     equal_lengths: bool = False

@@ -65,7 +65,7 @@ class Peak(Strict):
 class ScaleUp(Strict):
     """The fast network inside a node or rack."""
 
-    kind: Literal["switch", "mesh", "pcie", "none"]
+    kind: Literal["switch", "mesh", "torus", "pcie", "none"]
     name: str = ""
     per_device: quantity("bytes_per_s", positive=False)
     direction: Literal["one-way"]

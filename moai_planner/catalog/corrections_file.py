@@ -10,6 +10,8 @@ corrections:                     # level → which one of it → field → shift
   engine: {vllm: {step_s: 0.4}}
 intervals:                       # engine-platform (`any` = one without rows) → kind → 80 % for a new device
   vllm-cuda: {step: {low_frac: 0.7, high_frac: 1.4}, tpot_s: {low_frac: 0.8, high_frac: 1.3}}
+models: {vllm-cuda: [meta-llama/Llama-3.1-8B-Instruct]}         # whose rows were fitted
+new_model_power: {tpot_s: 1.6}   # on the ends of an interval for any other
 paces:                           # engine and architecture → period → times then over times today
   sglang CDNA4: {2025-12: 1.39}
 """
@@ -41,6 +43,8 @@ class CorrectionsFile(Strict):
     rows: int = Field(default=0, ge=0)
     corrections: dict[str, dict[str, dict[str, float]]]
     intervals: dict[str, dict[str, Ends]] = Field(default_factory=dict)
+    models: dict[str, list[str]] = Field(default_factory=dict)
+    new_model_power: dict[str, PositiveFloat] = Field(default_factory=dict)
     paces: dict[str, dict[str, PositiveFloat]] = Field(default_factory=dict)
 
 
@@ -71,6 +75,8 @@ def read_corrections(path: Path) -> Shared:
             family: {kind: (ends.low_frac, ends.high_frac) for kind, ends in pairs.items()}
             for family, pairs in document.intervals.items()
         },
+        models={family: tuple(names) for family, names in document.models.items()},
+        new_model_power=document.new_model_power,
         paces=document.paces,
         rows=document.rows,
         date=document.date,

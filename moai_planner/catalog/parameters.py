@@ -1,7 +1,8 @@
 """Which parameters the cost model uses for an accelerator, an engine and a precision.
 
 Files in `hardware_profiles/parameters/`: `assumed/` by platform or architecture, `calibrated/` written
-by `calibrate`. A set made for exactly this device, engine and number format wins. Else the assumed set is
+by `calibrate`, `own/` by `calibrate --own`. A set made for exactly this device, engine and number format
+wins, an own one first. Else the assumed set is
 corrected by what the calibration shares among devices, formats and engines (`shared.yaml`), with the
 interval of a device left out of the fit. Where there is neither (another folder), the nearest set on the
 platform carries its correction over, calibrated over assumed: each step away widens the interval and weakens
@@ -38,6 +39,8 @@ from moai_planner.domain.precision import Precision
 from moai_planner.domain.provenance import Basis
 
 FOLDER = "hardware_profiles/parameters"
+OWN = "own"
+"""Folder of the sets that correct the calibrated ones by a user's rows."""
 STEP, ANY_FAMILY = "step", "any"
 """Names in `shared.yaml`: a step's own interval, and engines that nobody measured on the platform."""
 
@@ -66,6 +69,12 @@ def parameters_for(
     return _parameters_for(_wanted(accelerator, engine, precision), root)
 
 
+def published_for(accelerator: Accelerator, engine: str, precision: Precision) -> Parameters:
+    """What is predicted without own sets: where `calibrate --own` starts from."""
+    root = data_root() / FOLDER
+    return _nearest(_wanted(accelerator, engine, precision), root, _shared(root / "calibrated" / SHARED_FILE))
+
+
 def assumed_for(accelerator: Accelerator, engine: str, precision: Precision) -> Parameters:
     """What is assumed when nothing was calibrated: where a calibration starts from."""
     return _assumed(_wanted(accelerator, engine, precision), _sets(data_root() / FOLDER / "assumed"))
@@ -92,6 +101,10 @@ def clear_cache() -> None:
 @lru_cache(maxsize=512)
 def _parameters_for(wanted: Wanted, root: Path) -> Parameters:
     shared = _shared(root / "calibrated" / SHARED_FILE)
+    for own in _sets(root / OWN):
+        if _distance(wanted, own) == 0:
+            base = _assumed(wanted, _sets(root / "assumed"))
+            return replace(_overlay(base, own), basis=own.basis, note=f"own rows: {own.describe()}")
     paces = shared.paces.get(pace_name(wanted.engine, wanted.architecture), {}) if shared else {}
     return replace(_nearest(wanted, root, shared), paces=paces)
 
@@ -119,7 +132,8 @@ def _composed(base: Parameters, wanted: Wanted, shared: Shared) -> Parameters:
     known = [part for part in parts if part in shared.corrections]
     moved = corrected(base, shared.corrections, known)
     family = family_name(wanted.engine, wanted.platform)
-    intervals = dict(shared.intervals.get(family) or shared.intervals.get(ANY_FAMILY) or {})
+    known_as = family if family in shared.intervals else ANY_FAMILY
+    intervals = dict(shared.intervals.get(known_as, {}))
     low_frac, high_frac = intervals.pop(STEP, (base.low_frac, base.high_frac))
     near = (ARCHITECTURE, wanted.architecture) in shared.corrections
     fields = {name for part in known for name in shared.corrections[part]}
@@ -128,6 +142,8 @@ def _composed(base: Parameters, wanted: Wanted, shared: Shared) -> Parameters:
         low_frac=low_frac,
         high_frac=high_frac,
         intervals=intervals,
+        models=shared.models.get(known_as, ()),
+        new_model_power=shared.new_model_power,
         basis=Basis.EXTRAPOLATED if near else Basis.ANALYTIC,
         sources=dict(base.sources) | dict.fromkeys(fields, shared.source),
         note=f"calibrated corrections of {', '.join(name for _, name in known)}, put together for "

@@ -14,6 +14,7 @@ from moai_planner.costmodel.checks import layout_problems
 from moai_planner.costmodel.comm import fast_domain
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.measured import MeasuredSteps
+from moai_planner.costmodel.memory import usable_bytes
 from moai_planner.costmodel.operating_point import OperatingPoint, decode_step, operating_point, prompt_steps
 from moai_planner.costmodel.serving import (
     breakdown,
@@ -184,7 +185,7 @@ def _refusal(c: Configuration, memory: MemoryBudget, batch: int, context: float)
     device = c.accelerator
     if not memory.fits:
         needed = memory.weights_bytes + memory.activations_bytes + memory.graphs_bytes + memory.runtime_bytes
-        usable = device.memory_bytes * c.engine.memory_utilization_frac
+        usable = usable_bytes(c, needed)
         return (
             f"{c.model.id} in {c.precision.id} does not fit on {c.layout.devices} {device.id}: one device "
             f"needs {units.show(needed, 'bytes')} before any KV and may use {units.show(usable, 'bytes')}; "

@@ -9,6 +9,7 @@ from moai_planner.cli.estimate_question import Answer, asked, source
 from moai_planner.cli.output import print_table, print_text
 from moai_planner.costmodel.breakdown import OperationTime
 from moai_planner.costmodel.kv import kv_bytes_per_token
+from moai_planner.costmodel.memory import usable_bytes
 from moai_planner.costmodel.weights import checkpoint_bytes, total_parameters
 from moai_planner.domain.provenance import Interval
 from moai_planner.domain.units import show
@@ -84,9 +85,10 @@ def print_answer(found: Answer) -> None:
         ("KV cache", memory.kv_bytes),
     )
     total = c.accelerator.memory_bytes
+    usable = usable_bytes(c, sum(size for _, size in parts[:-1]))
     rows = [(name, show(size, "bytes"), f"{size / total:.1%}") for name, size in parts]
     print_table(
-        f"Memory of one device ({show(total, 'bytes')}, {c.engine.memory_utilization_frac:.0%} usable)",
+        f"Memory of one device ({show(total, 'bytes')}, {usable / total:.0%} usable)",
         ("part", "size", "share"),
         rows,
         notes=(

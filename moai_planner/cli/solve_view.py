@@ -84,7 +84,7 @@ def _print_instances(plan: Plan) -> None:
             )
         )
     columns = ("instance", "role", "copies", "on", "devices", "hosts", "req/s", "full", "TTFT", "TPOT")
-    print_table("What runs where", columns, rows)
+    print_table("What runs where", columns, rows, notes=("TTFT and TPOT with their 80% intervals.",))
 
 
 def _interval(instance, key: str) -> str:

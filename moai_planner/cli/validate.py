@@ -9,6 +9,8 @@ import typer
 
 MOST_AS_PERCENT = 100.0
 """Relative errors above it are shown as factors."""
+MOST_TOLERANCE = 2.0
+"""A tolerance from 200 % on is a percentage without its sign."""
 MOST_BEYOND = 5
 """Rows beyond the peaks that the note names."""
 
@@ -42,7 +44,7 @@ def validate(
     from moai_planner.cli.measured_profiles import profile_for
     from moai_planner.cli.output import print_json
 
-    setup = Setup(model, on, engine, precision, tp, dp, replicas, ep)
+    setup = Setup(model, on.lower(), engine.lower(), precision, tp, dp, replicas, ep)
     limit = _check_options(split, tolerance, setup, is_table(file))
     measurements = read_any(file, setup, accelerator_named)
     runs = tuple(run for run in measurements.runs if split in ("", run.split))
@@ -81,6 +83,8 @@ def _check_options(split: str, tolerance: str, setup, table: bool) -> float | No
         problems.append(Problem("--split", "", split, f"write one of {', '.join(SPLITS)}"))
     try:
         limit = parse(tolerance, "frac") if tolerance else None
+        if limit is not None and limit >= MOST_TOLERANCE and "%" not in tolerance:
+            problems.append(Problem("--tolerance", "", tolerance, 'write a share, like 0.1 or "10%"'))
     except UnitError as error:
         problems.append(Problem("--tolerance", "", tolerance, str(error)))
     if table and setup != Setup(engine="vllm", tp=1, dp=1, ep=1, replicas=1):
@@ -141,13 +145,16 @@ def _note_assumed(prepared) -> None:
 
     from moai_planner.cli.output import note
 
-    kinds = Counter(
-        re.sub(r"(?<![\w.-])\d+(\.\d+)?(?![\w.-])", "N", text)
-        for run in prepared.runs
-        for text in dict.fromkeys(run.assumed)
-    )
+    kinds: dict[str, Counter] = {}
+    for run in prepared.runs:
+        for text in dict.fromkeys(run.assumed):
+            kind = re.sub(r"(?<![\w.-])\d+(\.\d+)?(?![\w.-])", "N", text)
+            kinds.setdefault(kind, Counter())[text] += 1
     if kinds:
-        shown = "; ".join(f"{kind} ({_rows(count)})" for kind, count in sorted(kinds.items()))
+        shown = "; ".join(
+            f"{kind if len(texts) > 1 else next(iter(texts))} ({_rows(texts.total())})"
+            for kind, texts in sorted(kinds.items())
+        )
         note(f"assumed where rows say nothing (each with --json): {shown}")
 
 

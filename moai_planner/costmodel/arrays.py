@@ -52,6 +52,8 @@ class Work:
     "Inner width of that slice."
     expert_bytes: Column
     expert_flop_per_s: Column
+    expert_start_s: Column
+    "Of one pass through the experts of all layers, beside their products."
     expert_chunk_tokens: Column
     "Rows of a rank that experts take at once; more rows go through them in several passes."
     group_ranks: Column
@@ -188,15 +190,18 @@ def _expert_work(c: Configuration, fullest: float) -> dict[str, float]:
     one = sum(p.layers * weights.expert_parameters(c.model.hidden_size, p) for p in parts) / max(layers, 1)
     slice_parameters = one * ranks / (layout.tp * layout.dp)
     width = sum(p.layers * p.intermediate_size for p in parts) / layers if parts else 1.0
+    width *= ranks / (layout.tp * layout.dp)
+    untiled_s = launch.untiled_experts_s(c.accelerator.architecture, number_format, width)
     return {
         "expert_layers": fullest * layers,
         "experts": experts,
         "experts_per_rank": experts / ranks,
         "experts_per_token": max((part.experts_per_token for part in parts), default=1),
         "expert_parameters": slice_parameters,
-        "expert_width": width * ranks / (layout.tp * layout.dp),
+        "expert_width": width,
         "expert_bytes": slice_parameters * bytes_per_element(number_format),
         "expert_flop_per_s": c.accelerator.flop_per_s(multiplied_as(number_format)),
+        "expert_start_s": fullest * layers * untiled_s,
         "expert_chunk_tokens": launch.expert_chunk_tokens(c.engine, layout),
         "group_ranks": float(layout.dp if parts else 1),
         "expert_ranks": float(ranks),

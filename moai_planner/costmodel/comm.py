@@ -31,13 +31,16 @@ b for the first two doublings of N nodes; published exchanges grow little beyond
 Norms over all heads at once (MiniMax-M2) add a sum of a few bytes a token, which costs its latency alone
 (vLLM pull request 31493).
 
-On a mesh a group of n of D devices has only (n−1)/(D−1) of a device's ports towards its members.
+On a mesh a group of n of D devices has only (n−1)/(D−1) of a device's ports towards its members. On a torus
+of two dimensions each doubling of a block of neighbours opens one more of the four ports.
 
 >>> all_reduce_bytes_factor(8), one_shot_bytes_factor(8)
 (1.75, 7.0)
 >>> from moai_planner.domain.units import GIGA
 >>> group_rate(Link("mesh", 448 * GIGA, 8), 2) / GIGA, group_rate(Link("switch", 450 * GIGA, 8), 2) / GIGA
 (64.0, 450.0)
+>>> [group_rate(Link("torus", 448 * GIGA, 256), ranks) / GIGA for ranks in (2, 4, 16, 64)]
+[112.0, 224.0, 448.0, 448.0]
 """
 
 from __future__ import annotations
@@ -50,6 +53,8 @@ from moai_planner.domain.accelerator import Accelerator, Link
 from moai_planner.domain.precision import bytes_per_element
 from moai_planner.domain.units import KIBI, MEBI
 
+TORUS_PORTS = 4
+"""Of a device on a torus of two dimensions."""
 ONE_SHOT_TOKENS = {"trtllm": 128}
 ONE_SHOT_BYTES = {"atom": (160 * KIBI, 80 * KIBI)}
 ROCM = "rocm"
@@ -168,9 +173,11 @@ def latency_share(ranks: int) -> float:
 
 def group_rate(link: Link, ranks: int) -> float:
     """Rate of one device towards a group of `ranks` on this link. [bytes/s]"""
-    if link.kind != "mesh" or ranks >= link.devices:
+    if ranks >= link.devices:
         return link.bytes_per_s
-    return link.bytes_per_s * (ranks - 1) / (link.devices - 1)
+    if link.kind == "torus":
+        return link.bytes_per_s * min(1.0, math.log2(ranks) / TORUS_PORTS)
+    return link.bytes_per_s * ((ranks - 1) / (link.devices - 1) if link.kind == "mesh" else 1.0)
 
 
 def fast_domain(accelerator: Accelerator, devices_per_node: int) -> int:

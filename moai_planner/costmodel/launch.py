@@ -21,6 +21,7 @@ from moai_planner.domain.accelerator import Accelerator
 from moai_planner.domain.layout import Engine, Layout, capture_sizes
 from moai_planner.domain.model import Attention, FeedForward, Model
 from moai_planner.domain.precision import WIDE_FORMAT, Precision, multiplied_as
+from moai_planner.domain.units import MICRO
 
 GQA_KERNELS = 5
 """Norm, query-key-value product, rotary with cache write, attention, output product."""
@@ -107,6 +108,27 @@ def expert_chunk_tokens(engine: Engine, layout: Layout) -> float:
     if engine.prompts_only:
         return float(PROMPT_CHUNK_TOKENS)
     return float(max(EXPERT_CHUNK_TOKENS, engine.max_num_seqs))
+
+
+EXPERT_TILE = {"CDNA3": 256}
+"""Architecture → what the inner width of 8-bit experts must be a multiple of for their fused kernel (AITER's
+`fmoe_fp8_blockscale_g1u1`: EmbeddedLLM/vllm issue 53). Slices of other widths run apart from it."""
+UNTILED_EXPERTS_S = 140.0 * MICRO
+"""What a layer of such slices takes longer, whatever the rows: MiniMax-M2.5 on MI300X under vLLM, 19.4 ms a
+token over four devices (slices of 384) and 14.8 over two (768); 106 to 174 µs a layer between 4 and 64 in
+flight (calibration rows)."""
+
+
+def untiled_experts_s(architecture: str, number_format: str, width: float) -> float:
+    """Time of a layer of experts that depends on the width of their slices alone.
+
+    >>> untiled_experts_s("CDNA3", "fp8", 384.0), untiled_experts_s("CDNA3", "fp8", 768.0)
+    (0.00014, 0.0)
+    >>> untiled_experts_s("CDNA4", "fp8", 384.0), untiled_experts_s("CDNA3", "bf16", 384.0)
+    (0.0, 0.0)
+    """
+    tile = EXPERT_TILE.get(architecture)
+    return UNTILED_EXPERTS_S if tile and number_format == "fp8" and width % tile else 0.0
 
 
 PROMPT_LAYER_S = 9.5e-3

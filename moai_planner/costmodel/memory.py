@@ -1,7 +1,8 @@
 """Where one device's memory goes, and how many KV blocks are left.
 
 vLLM gives the KV cache what `gpu_memory_utilization` allows after weights, the peak of activations
-and what the driver and collectives hold; captured graphs are estimated and taken off too.
+and what the driver and collectives hold; captured graphs are estimated and taken off too. TensorRT-LLM's
+fraction is one of what is then free.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ NATIVE_MXFP4 = frozenset(("GptOssForCausalLM",))
 """Architectures published in that format; other mixtures are quantised by tools whose kernels do not pad."""
 GRAPH_BYTES_PER_CAPTURE_LAYER = 0.12 * MEBI
 """Captured graphs: per size and layer (assumed; about 0.5 GiB for 51 sizes of an 80-layer model)."""
+FREE_FRAC_ENGINES = ("trtllm",)
+"""Engines whose memory fraction is of what weights, activations and the rest leave free, not of the device
+(TensorRT-LLM's `free_gpu_memory_fraction`, 0.9 by default)."""
 MOE_CHUNK_TOKENS = 16384
 """Fused expert kernels work through at most this many tokens at a time."""
 
@@ -47,8 +51,8 @@ def memory_budget(c: Configuration) -> MemoryBudget:
     graphs_bytes = graph_bytes(c)
     runtime_bytes = RUNTIME_BYTES + (COLLECTIVE_BYTES if layout.devices > 1 else 0.0)
     runtime_bytes += ROCM_BYTES if c.accelerator.platform == "rocm" else 0.0
-    usable = c.accelerator.memory_bytes * engine.memory_utilization_frac
-    kv_bytes = usable - weights_bytes - activations_bytes - graphs_bytes - runtime_bytes
+    held_bytes = weights_bytes + activations_bytes + graphs_bytes + runtime_bytes
+    kv_bytes = usable_bytes(c, held_bytes) - held_bytes
     stage_share = _fullest_stage_layers(c.model, layout.pp) / c.model.layers
     per_token = stage_share * kv_bytes_per_token(c.model, c.precision, layout.tp, engine.max_model_len)
     per_sequence = stage_share * bounded_bytes_per_sequence(
@@ -66,6 +70,20 @@ def memory_budget(c: Configuration) -> MemoryBudget:
         kv_blocks=blocks,
         kv_tokens=blocks * engine.block_size_tokens,
     )
+
+
+def usable_bytes(c: Configuration, held_bytes: float) -> float:
+    """What an engine may use of one device, where all but KV takes `held_bytes`: a fraction of the device, or
+    all of that and a fraction of the rest.
+
+    DeepSeek-R1 in FP8 leaves 18.1 GiB of a B200 where four hold it; 0.75 of them are room for 400,000 tokens,
+    and published runs of TensorRT-LLM hold 32 sequences of 8K there. A share of the whole device would be
+    0.3 GiB.
+    """
+    total, frac = c.accelerator.memory_bytes, c.engine.memory_utilization_frac
+    if c.engine.name in FREE_FRAC_ENGINES:
+        return held_bytes + frac * (total - held_bytes) if held_bytes < total else total
+    return total * frac
 
 
 def _blocks(c: Configuration, kv_bytes: float, per_token: float, per_sequence: float) -> int:

@@ -84,7 +84,8 @@ def experts_s(w: Work, p: Parameters, tokens: Numbers) -> Numbers:
     token_rows = expert_rows_per_rank(w, p, tokens / passes)
     rows = paid_rows(token_rows, touched * p.expert_half_tokens)
     per_expert = w.expert_layers * w.expert_bytes / (w.memory_bytes_per_s * p.expert_bandwidth_frac)
-    return passes * roofline_s(_expert_s_per_row(w, p) * rows, per_expert * touched, p.unoverlapped_frac)
+    products = roofline_s(_expert_s_per_row(w, p) * rows, per_expert * touched, p.unoverlapped_frac)
+    return passes * (w.expert_start_s + products)
 
 
 def group_s_per_token(w: Work, p: Parameters) -> Numbers:

@@ -13,7 +13,7 @@ class Link:
     """A network between devices, as one device sees it."""
 
     kind: str
-    "`switch` (any pair at full rate), `mesh` (the rate is spread over the peers), `pcie`, `none`."
+    "`switch` (any pair at full rate), `mesh` (the rate is spread over the peers), `torus`, `pcie`, `none`."
     bytes_per_s: float
     "One direction, per device, all its ports together."
     devices: int

@@ -123,6 +123,10 @@ class Shared:
     corrections: Mapping[Part, Mapping[str, float]]
     intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     "Family (`vllm-cuda`; `any` = one without rows) → metric kind → factors for a device without rows."
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    "Family → models whose rows were fitted."
+    new_model_power: Mapping[str, float] = field(default_factory=dict)
+    "Metric kind → power on the ends of an interval for any other model."
     paces: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     "Engine and architecture (`pace_name`) → period → factor on the times of runs made then; today's is 1."
     rows: int = 0

@@ -11,17 +11,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from moai_planner.accuracy import fit as fitting
 from moai_planner.accuracy.calibrate import Sources, advance, outcome_of, plan_of, resumed, stored
+from moai_planner.accuracy.compare import pairs_of
 from moai_planner.accuracy.families import spread_of
 from moai_planner.accuracy.fit import CalibrationRuns, Solution, calibration_runs, errors_without_cells
 from moai_planner.accuracy.leave_out import excluded, members, refit
 from moai_planner.accuracy.measurements import read_measurements
 from moai_planner.accuracy.noise import noise_floor
+from moai_planner.accuracy.prepare import prepare
 from moai_planner.catalog.accelerators import accelerator
 from moai_planner.catalog.models import model
-from moai_planner.catalog.parameters import assumed_for
+from moai_planner.catalog.parameters import FOLDER, assumed_for, clear_cache, parameters_for
+from moai_planner.catalog.paths import data_root
+from moai_planner.cli.main import app
+from moai_planner.domain.precision import precision
 
 SMALL = Path(__file__).parent / "small.csv"
 SOURCES = Sources(model, accelerator, assumed_for)
@@ -205,3 +211,55 @@ def test_a_cost_per_context_token_needs_several_lengths():
 
     assert columns(one) == []
     assert columns((*one, longer)) == [(("family", "vllm-cuda"), "context_token_s")]
+
+
+ROWS_HEAD = (
+    "id,model,precision,engine,topology,accelerator,n_accelerators,tp,isl,osl,concurrency,tpot_ms_mean,split"
+)
+
+
+def test_own_rows_correct_their_own_sets_and_no_others(tmp_path):
+    """`calibrate --own`: nearer on the rows' device, everything else as it was; the same bytes again."""
+    table, out = tmp_path / "own.csv", tmp_path / "own"
+    out.mkdir()
+    rows = [
+        f"c{c},meta-llama/Llama-3.1-8B-Instruct,bf16,vllm,colocated,l40s,1,1,1024,256,fixed,{c},{tpot},calibrate"
+        for c, tpot in ((1, 44.0), (4, 46.0), (8, 49.0), (16, 54.0), (32, 66.0))
+    ]
+    head = (
+        "id,model,precision,engine,topology,accelerator,n_accelerators,tp,isl,osl,length_spread,concurrency,"
+    )
+    table.write_text("\n".join((head + "tpot_ms_mean,split", *rows)) + "\n", encoding="utf-8")
+    texts = []
+    for _ in range(2):
+        answer = CliRunner().invoke(app, ["calibrate", str(table), "--own", "--out", str(out)])
+        assert answer.exit_code == 0, answer.stderr
+        texts.append({path.name: path.read_text() for path in out.glob("*.yaml")})
+    assert list(texts[0]) == ["l40s_vllm_bf16.yaml"] and texts[0] == texts[1]
+
+    for name in ("assumed", "calibrated"):
+        (tmp_path / name).symlink_to(data_root() / FOLDER / name)
+    clear_cache()
+    runs = read_measurements(table).runs
+    before, after = (
+        np.mean([abs(pair.error) for pair in pairs_of(prepare(runs, model, accelerator, parameters))])
+        for parameters in (parameters_for, lambda *of: parameters_for(*of, folder=tmp_path))
+    )
+    assert after < 0.3 * before
+    for device, number_format in (("a100_sxm_80gb", "bf16"), ("l40s", "fp8"), ("mi300x", "fp8")):
+        of = accelerator(device), "vllm", precision(number_format)
+        assert parameters_for(*of, folder=tmp_path) == parameters_for(*of)
+
+
+def test_rows_that_no_fit_can_use_are_counted(tmp_path):
+    """An unknown device, a row faster than the device, an unknown engine: each is said."""
+    row = "{},meta-llama/Llama-3.1-8B-Instruct,bf16,{},colocated,{},1,1,1024,256,4,{},calibrate\n"
+    cells = (("a", "vllm", "l40x", 26), ("b", "vllm", "l40s", 0.02), ("c", "vlm", "l40s", 26))
+    table = tmp_path / "rows.csv"
+    table.write_text(ROWS_HEAD + "\n" + "".join(row.format(*each) for each in cells), encoding="utf-8")
+    answer = CliRunner().invoke(app, ["calibrate", str(table), "--dry-run"])
+    said = " ".join(answer.stderr.split())
+    assert answer.exit_code == 0, said
+    assert "left out of the fit: 1 row, unknown accelerator" in said
+    assert "faster than the device's peaks" in said and "(for example b)" in said
+    assert "engine vlm is not known" in said

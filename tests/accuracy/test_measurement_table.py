@@ -81,6 +81,7 @@ def test_a_misspelt_column_is_refused_with_its_name():
         (HEAD + row(topology="sideways"), "colocated or disaggregated"),
         (HEAD + row(e2el_s_mean=9300), "ttft + tpot x (osl - 1) is 9.307 s"),
         (HEAD + row(ttft_ms_mean=0.1, tpot_ms_mean=0.009), "milliseconds"),
+        (HEAD + row(ttft_ms_mean=0.1, tpot_ms_mean=0.009, e2el_s_mean=9300), "milliseconds"),
     ],
 )
 def test_what_is_refused_and_why(text, words):

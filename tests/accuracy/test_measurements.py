@@ -1,7 +1,9 @@
 """The measurements table: strict, nothing dropped, definitions before predictions."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moai_planner.accuracy.lengths import DIALOGUE_CV
@@ -181,3 +183,81 @@ def test_vllm_limits_by_device():
     prepared = prepare(parse_measurements(text, "t.csv").runs, model, accelerator, parameters_for)
     assert prepared.records["max_sequences"].tolist() == [1024, 256]
     assert prepared.records["budget_tokens"].tolist() == [8192, 2048]
+
+
+def test_what_a_row_says_in_other_words_is_noted():
+    """Dates and drafting that are not understood are not taken in silence; those that are, are."""
+    head = HEAD.replace("split", "date,spec_decode,split")
+    row = "{},Qwen/Qwen3-8B,vllm,colocated,h100_sxm,1,1,1,1000,200,4,9,{},{},validate,\n"
+    cells = (
+        ("2026-03-01", "mtp"),
+        ("2026", '"draft, 3 tokens"'),
+        ("Nov 2025", "none"),
+        ("01/11/2025", "ngram"),
+    )
+    text = head + "".join(row.format(i, *each) for i, each in enumerate(cells))
+    noted = [
+        len([a for a in run.assumed if "n_requests" not in a]) for run in parse_measurements(text, "t").runs
+    ]
+    assert noted == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("spread", "same"),
+    [
+        ("Fixed", "fixed"),
+        ("CV 0.8", "cv 0.8"),
+        ("cv  0.80", "cv 0.8"),
+        ("cv0.8", "cv 0.8"),
+        ("Uniform 0.8 - 1.", "uniform 0.8-1.0"),
+    ],
+)
+def test_a_spread_may_be_written_freely(spread, same):
+    """Spaces and capitals do not matter."""
+    head = HEAD.replace("split", "length_spread,split")
+    row = "a,Qwen/Qwen3-8B,vllm,colocated,h100_sxm,1,1,1,1000,200,4,9,{},validate,\n"
+    one, other = (parse_measurements(head + row.format(text), "t.csv").runs[0] for text in (spread, same))
+    assert replace(one, assumed=()) == replace(other, assumed=())
+
+
+@pytest.mark.parametrize("spread", ["cv 0", "cv 0.0001", "cv 5.1", "cv -1", "cv", "uniform 80-100", "normal"])
+def test_a_spread_that_cannot_be_says_what_can(spread):
+    head = HEAD.replace("split", "length_spread,split")
+    row = f"a,Qwen/Qwen3-8B,vllm,colocated,h100_sxm,1,1,1,1000,200,4,9,{spread},validate,\n"
+    with pytest.raises(InputError, match="above 0 and up to 5"):
+        parse_measurements(head + row, "t.csv")
+
+
+def test_two_stream_events_a_token_and_no_other_number():
+    """A wrong time per token does not rescale its own prediction."""
+    head = HEAD.replace("tpot_ms_mean", "tpot_ms_mean,ttft_ms_mean,e2el_s_mean")
+    row = "{},Qwen/Qwen3-8B,vllm,colocated,h100_sxm,1,1,1,1000,256,4,{},140,3.2,validate,\n"
+    text = head + "".join(row.format(f"r{tpot}", tpot) for tpot in (12.0, 6.0, 4.0, 2.4, 1.2, 0.5))
+    runs = parse_measurements(text, "t.csv").runs
+    assert [run.events_per_token for run in runs] == [1.0, 2.0, 1.0, 1.0, 1.0, 1.0]
+    assert any("two stream events" in text for text in runs[1].assumed)
+
+
+def test_a_layout_that_no_engine_takes_is_not_predicted():
+    """32 heads in three parts; and a model that does not fit is predicted with a remark."""
+    row = "{},{},vllm,colocated,{},{},1,1,1000,200,4,9,validate,\n"
+    text = HEAD + (
+        row.format("thirds", "meta-llama/Llama-3.1-8B-Instruct", "h100_sxm", 3)
+        + row.format("large", "meta-llama/Llama-3.1-405B-Instruct", "l4", 1)
+        + row.format("fits", "meta-llama/Llama-3.1-8B-Instruct", "h100_sxm", 1)
+    )
+    p = prepare(parse_measurements(text, "t.csv").runs, model, accelerator, parameters_for)
+    (thirds,) = p.unsupported
+    assert thirds.id == "thirds" and "tp 3" in thirds.reason
+    large, fits = p.runs
+    assert any("does not fit" in text for text in large.assumed)
+    assert not any("does not fit" in text for text in fits.assumed)
+
+
+def test_room_for_kv_has_no_steps():
+    """One request more in flight changes the room of a rank by what it samples, not by a table's size."""
+    row = "{0},deepseek-ai/DeepSeek-R1,sglang,colocated,h200_sxm,8,1,1,1000,200,{0},9,validate,\n"
+    text = HEAD + "".join(row.format(concurrency) for concurrency in (1023, 1024, 1025, 1026))
+    p = prepare(parse_measurements(text, "t.csv").runs, model, accelerator, parameters_for)
+    room = p.records["kv_tokens"]
+    assert (np.abs(np.diff(room)) < 0.001 * room[0]).all()

@@ -173,4 +173,4 @@ def test_validate_says_what_a_row_left_open(tmp_path: Path):
     answer = CliRunner().invoke(app, ["validate", str(file), "--json"])
     (found,) = json.loads(answer.stdout)["assumed"]
     assert found["id"] == "open" and len(found["assumed"]) == 3
-    assert "dp N ep N (all devices, as the engine's presets) (1 row)" in " ".join(answer.stderr.split())
+    assert "dp 8 ep 8 (all devices, as the engine's presets) (1 row)" in " ".join(answer.stderr.split())

@@ -336,16 +336,6 @@ def test_a_deviation_of_the_lengths_is_read(tmp_path):
     assert read(guidellm(), tmp_path).isl_cv == 0.0
 
 
-def test_requests_that_are_listed_are_taken_one_by_one(tmp_path):
-    """`--save-detailed` lists them; those that failed generated nothing."""
-    prompts, outputs = [900, 1100, 500, 1000], [400, 600, 0, 500]
-    sums = {"total_input_tokens": 3000, "total_output_tokens": 1500, "completed": 3, "max_concurrency": 2}
-    run = read(vllm(input_lens=prompts, output_lens=outputs, **sums), tmp_path)
-    assert run.lengths == ((900, 400), (1100, 600), (1000, 500))
-    assert run.requests == 3
-    assert read(vllm(input_lens=prompts, output_lens=[], **sums), tmp_path).lengths == ()
-
-
 def test_drafts_that_the_client_counted(tmp_path):
     run = read(vllm(spec_decode_num_drafts=1000, spec_decode_draft_tokens=3000), tmp_path)
     assert run.spec_decode == "draft, 3 tokens"
@@ -385,6 +375,15 @@ def test_all_that_a_file_leaves_out_is_asked_for_at_once(tmp_path):
         read_any(path, Setup())
     assert "--on" in str(caught.value)
     assert "--model" in str(caught.value)
+    path.write_text(json.dumps([{"a": 1}, vllm(model_id=None), {"b": 2}]))
+    with pytest.raises(InputError) as caught:
+        read_any(path, Setup())
+    assert [problem.field for problem in caught.value.problems] == [
+        "document 1",
+        "document 3",
+        "accelerator",
+        "model",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -401,6 +400,9 @@ def test_all_that_a_file_leaves_out_is_asked_for_at_once(tmp_path):
         b'{"benchmarks": []}',
         b'{"successes": {"latency": {}}}\n{"x"',
         b"\x1f\x8bbroken",
+        b'{"completed": ' + b"9" * 5000 + b"}",
+        b'{"a": 1}\n' + b"[" * 100_000,
+        b"&a {input_config: {x: *a}, output_token_throughput: 1, request_latency: {avg: 1}}",
     ],
 )
 @pytest.mark.parametrize("name", ["result.json", "report.yaml"])

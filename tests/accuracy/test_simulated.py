@@ -93,6 +93,78 @@ def test_listed_requests_are_sent_as_they_were():
     assert found["e2el_s_p99"][2] > 1.3 * found["e2el_s_p99"][0]
 
 
+def test_fewer_than_one_in_flight_is_no_open_door():
+    """A third of a request in flight, on average, is one at a time."""
+    third, one = simulated("1000,200,cv 0.8,0.3,,60,,", "1000,200,cv 0.8,1,,60,,").values()
+    assert third["ttft_ms_mean"] == pytest.approx(one["ttft_ms_mean"], rel=0.01)
+
+
+def test_no_time_per_token_where_nobody_has_two():
+    """One token each: first answers are predicted, gaps are not; 1.4 each: both."""
+    values = predict(prepared("1000,1,fixed,,1,50,,", "1000,1.4,fixed,,1,50,,"))
+    assert np.isnan(values["tpot_ms_mean"]).tolist() == [True, False]
+    assert np.isnan(values["itl_ms_mean"]).tolist() == [True, False]
+    assert (values["ttft_ms_mean"] > 0).all() and values["tpot_ms_mean"][1] > 1.0
+
+
+def test_uneven_arrivals_wait_longer():
+    """Gaps with a fifth of the shape of Poisson's bunch up; even ones do not."""
+    p = prepared("1000,200,fixed,,12,400,,")
+    waits = []
+    for burstiness in (0.2, 1.0, np.inf):
+        changed = replace(p, runs=(replace(p.runs[0], burstiness=burstiness),))
+        found = simulate_runs(changed, step_times_many(p.configurations))
+        waits.append(found[0]["ttft_ms_p99"])
+    assert waits[0] > 1.2 * waits[1] > 1.2 * waits[2]
+
+
+def test_a_rate_with_a_limit_has_tails():
+    """Poisson arrivals meet each other, whether or not a limit stands beside the rate."""
+    free, limited = predict_one("1000,200,fixed,,12,400,,"), predict_one("1000,200,fixed,200,12,400,,")
+    assert limited["ttft_ms_p99"] == pytest.approx(free["ttft_ms_p99"])
+    assert limited["ttft_ms_p99"] > 1.3 * limited["ttft_ms_mean"]
+
+
+def predict_one(row: str) -> dict[str, float]:
+    return {name: float(values[0]) for name, values in predict(prepared(row)).items()}
+
+
+def test_a_longer_request_than_fits_does_not_stop_the_others():
+    """What was served was held: one prompt of a million tokens among short ones."""
+    p = prepared("1000,200,fixed,4,,40,,")
+    lengths = ((1_000_000, 200), *((1000, 200),) * 39)
+    run = replace(p.runs[0], lengths=lengths, isl_cv=6.0)
+    found = simulate_runs(replace(p, runs=(run,)), step_times_many(p.configurations))
+    assert found[0]["ttft_ms_median"] < 1000 < found[0]["ttft_ms_p99"]
+
+
+def test_percentiles_are_in_order():
+    """Whichever part of the model a percentile is from."""
+    rows = [
+        f"{isl},{osl},{spread},{concurrency},{rate},160,{hits},"
+        for isl, osl in ((1000, 500), (100, 2))
+        for spread in ("fixed", "uniform 0.0-1.0", "cv 0.8")
+        for concurrency, rate in ((16, ""), (160, ""), (0.5, ""), ("", 1.6), (16, 20))
+        for hits in ("", 0.9)
+    ]
+    values = predict(prepared(*rows))
+    for name in ("ttft_ms", "tpot_ms", "itl_ms", "e2el_s"):
+        ratio = values[f"{name}_p99"] / values.get(f"{name}_median", np.nan)
+        assert (ratio[np.isfinite(ratio)] >= 1 - 1e-9).all()
+    p90 = values["ttft_ms_p90"]
+    known = np.isfinite(p90)
+    assert known.any() and (p90 >= values["ttft_ms_median"])[known].all()
+    assert (p90 <= values["ttft_ms_p99"])[known].all()
+
+
+@pytest.mark.parametrize("spread", ["fixed", "cv 0.8"])
+def test_more_hits_spare_more(spread):
+    """Whatever the lengths: each share of hits answers first sooner than the last."""
+    rows = [f"2000,50,{spread},,1,200,{hits}," for hits in ("", 0.3, 0.6, 0.9)]
+    waits = [found["ttft_ms_mean"] for found in simulated(*rows).values()]
+    assert waits == sorted(waits, reverse=True) and waits[-1] < 0.8 * waits[0]
+
+
 def test_tails_are_beyond_the_middle_and_repeat():
     """A p99 is no less than its median; the same rows give the same figures."""
     row = "1000,200,uniform 0.8-1.0,32,,320,,"

@@ -20,7 +20,7 @@ from moai_planner.costmodel.comm import (
     quick_share,
     traffic,
 )
-from moai_planner.costmodel.launch import PROMPT_LAYER_S
+from moai_planner.costmodel.launch import PROMPT_LAYER_S, UNTILED_EXPERTS_S
 from moai_planner.costmodel.memory import memory_budget, weight_bytes_per_device
 from moai_planner.costmodel.roofline import experts_touched
 from moai_planner.costmodel.serving import kv_transfer, step_times
@@ -96,6 +96,22 @@ def test_memory_parts_add_up(which):
     assert used == pytest.approx(c.accelerator.memory_bytes * c.engine.memory_utilization_frac)
     assert m.kv_tokens * m.kv_bytes_per_token <= m.kv_bytes
     assert m.kv_tokens == m.kv_blocks * c.engine.block_size_tokens
+
+
+def test_a_fraction_of_free_memory_leaves_that_fraction_whatever_the_weights_take():
+    """TensorRT-LLM: KV is proportional to the fraction; under vLLM each tenth is a tenth of the device."""
+    c = configuration(LATENT, "b200_sxm", tp=4, name="trtllm", memory_utilization_frac=0.8)
+    whole, half = (
+        memory_budget(replace(c, engine=replace(c.engine, memory_utilization_frac=frac)))
+        for frac in (0.8, 0.4)
+    )
+    assert half.kv_bytes == pytest.approx(whole.kv_bytes / 2) and whole.fits
+    held = whole.weights_bytes + whole.activations_bytes + whole.graphs_bytes + whole.runtime_bytes
+    assert whole.kv_bytes == pytest.approx(0.8 * (c.accelerator.memory_bytes - held))
+    other = memory_budget(replace(c, engine=replace(c.engine, name="vllm")))
+    assert not other.fits and other.kv_bytes == pytest.approx(0.8 * c.accelerator.memory_bytes - held)
+    too_small = memory_budget(configuration(LATENT, "h100_sxm", tp=8, name="trtllm"))
+    assert not too_small.fits and too_small.kv_tokens == 0
 
 
 def test_a_model_that_is_too_large_has_no_blocks():
@@ -343,6 +359,31 @@ def test_slices_of_experts_multiply_slower_than_whole_ones(half_width, ratio):
     rows = 1e6
     slow, fast = (float(operations.experts_s(work_of(c), c.parameters, rows)) for c in (sliced, whole))
     assert fast / slow == pytest.approx(ratio, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("on", "number_format", "tp", "ep", "more"),
+    [
+        ("mi300x", "fp8", 4, 1, 1.0),  # slices of 384
+        ("mi300x", "fp8", 2, 1, 0.0),  # of 768
+        ("mi300x", "fp8", 4, 4, 0.0),  # whole experts of 1,536
+        ("mi300x", "bf16", 4, 1, 0.0),
+        ("mi355x", "fp8", 4, 1, 0.0),
+        ("h200_sxm", "fp8", 4, 1, 0.0),
+    ],
+)
+def test_slices_that_their_fused_kernel_does_not_take_cost_the_same_whatever_the_rows(
+    on, number_format, tp, ep, more
+):
+    """MiniMax-M2.5: what such a slice adds is alike for one row and for a thousand."""
+    c = configuration(("MiniMaxAI/MiniMax-M2.5", number_format), on, tp=tp, ep=ep)
+    w = work_of(c)
+    taken = replace(w, expert_start_s=np.zeros_like(w.expert_start_s))
+    for tokens in (1.0, 1000.0):
+        added = operations.experts_s(w, c.parameters, tokens) - operations.experts_s(
+            taken, c.parameters, tokens
+        )
+        assert float(added) == pytest.approx(more * c.model.layers * UNTILED_EXPERTS_S)
 
 
 def test_norms_over_all_heads_sum_once_more_a_layer():
