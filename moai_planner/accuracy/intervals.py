@@ -62,7 +62,7 @@ def interval(
             total += min(groups, most)
     chosen = weights > 0
     low, high = factors(residuals.errors[CELL][chosen], weights[chosen], total)
-    unseen = max(0.0, 1.0 - total / FEW_CELLS)
+    unseen = float(np.clip((FEW_CELLS - total) / (FEW_CELLS - 1.0), 0.0, 1.0))
     return min(low, before[0] ** unseen), max(high, before[1] ** unseen)
 
 
@@ -132,8 +132,8 @@ def _ratio(residuals: Residuals, rows: np.ndarray, grouping: str) -> float:
 
 def widened(pair: tuple[float, float], power: float) -> tuple[float, float]:
     """Ends to a power, no wider than not knowing."""
-    far = float(np.exp(WIDEST))
-    return max(pair[0] ** power, 1.0 / far), min(pair[1] ** power, far)
+    low, high = np.exp(np.clip(power * np.log(pair), -WIDEST, WIDEST))
+    return float(low), float(high)
 
 
 def ends(

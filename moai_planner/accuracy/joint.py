@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moai_planner.accuracy.families import BASE_FIELDS, LENGTH_FIELDS, SEVERAL_LENGTHS, spread_of
-from moai_planner.accuracy.pace import SPREAD, period_of, periods_of, power_of
+from moai_planner.accuracy.pace import SPREAD, nearest, period_of, periods_of, power_of
 from moai_planner.accuracy.predict import Predictor, metrics_of
 from moai_planner.accuracy.prepare import ParametersOf, Prepared, subset
 from moai_planner.accuracy.run import Run
@@ -81,6 +81,10 @@ class JointProblem:
         paces = [(key, period) for key, own in periods_of(self.runs, keys).items() for period in own]
         place = {label: first + i for i, label in enumerate(paces)}
         labels = zip(keys, map(period_of, self.runs), strict=True)
+        known = [self.assumed[s].paces for s in self._decoder]
+        self._known_pace = np.log(
+            [nearest(*each) for each in zip(known, map(period_of, self.runs), strict=True)]
+        )
         self._pace_of = np.array([place.get(label, -1) for label in labels], dtype=int)
         self.columns += tuple(((PERIOD, f"{key} {period}"), PACE) for key, period in paces)
         self.spread = np.append(self.spread, np.full(len(paces), SPREAD))
@@ -102,7 +106,7 @@ class JointProblem:
 
     def errors(self, theta: np.ndarray) -> np.ndarray:
         """log(predicted / measured) of every value."""
-        paces = np.append(theta, 0.0)[self._pace_of][self.run] * TIMES[self.metric]
+        paces = (np.append(theta, 0.0)[self._pace_of] + self._known_pace)[self.run] * TIMES[self.metric]
         return self._logs(self._reals(theta))[self.metric, self.run] + paces - self.measured
 
     def jacobian(self, theta: np.ndarray) -> np.ndarray:

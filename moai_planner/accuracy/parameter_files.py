@@ -7,6 +7,7 @@ digits and written in a fixed order: same measurements, same bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,8 +50,12 @@ def files_of(
     files = {SHARED_FILE: _shared(found)}
     for s, (accelerator, engine, number_format) in enumerate(problem.sets):
         if (left.labels.set == s).any():
-            files[f"{accelerator}_{engine}_{number_format}.yaml"] = _set(found, s, made[s])
+            files[_file_name(accelerator, engine, number_format)] = _set(found, s, made[s])
     return dict(sorted(files.items()))
+
+
+def _file_name(*names: str) -> str:
+    return re.sub(r"[^\w.+-]", "-", "_".join(names)) + ".yaml"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +84,21 @@ def _intervals(
     residuals = found.residuals
     kinds = sorted(set(residuals.kinds.tolist()))
     steps = ("tpot_s", *(kind for kind in kinds if plain_of(kind) == "tpot_s"))
-    step = (start.low_frac, start.high_frac) if start else UNKNOWN_ENDS
+    power = {plain_of(kind): 1.0 for kind in kinds}
+    if start and own is not None:
+        models = set(residuals.labels.model[own].tolist())
+        power = {kind: max(start.power_for(name, kind) for name in models) for kind in power}
+    step = widened((start.low_frac, start.high_frac), power.get("tpot_s", 1.0)) if start else UNKNOWN_ENDS
     of_steps = (
         interval(residuals, (residuals.kinds == kind) & found.represented, family, own, step)
         for kind in steps
     )
-    pairs = {STEP: next(filter(None, of_steps), (1.0 / LEAST_KNOWN, LEAST_KNOWN))}
+    pairs = dict(start.intervals) if start else {}
+    unmeasured = (start.low_frac, start.high_frac) if start else (1.0 / LEAST_KNOWN, LEAST_KNOWN)
+    pairs[STEP] = next(filter(None, of_steps), unmeasured)
     for kind in kinds:
         if measured(residuals, kind, family) or family == UNKNOWN or plain_of(kind) != "e2el_s":
-            before = stated(start, kind) if start else UNKNOWN_ENDS
+            before = widened(stated(start, kind), power[plain_of(kind)]) if start else UNKNOWN_ENDS
             pairs[kind] = interval(residuals, residuals.kinds == kind, family, own, before)
     return {kind: pair for kind, pair in pairs.items() if pair is not None}
 
@@ -151,7 +162,9 @@ def _set(found: _Found, s: int, made: Parameters) -> str:
     own = labels.set == s
     runs = sorted(set(problem.run[own].tolist()))
     parts = dict(problem.parts[s])
-    intervals = _intervals(found, parts["family"], found.residuals.labels.set == s, problem.assumed[s])
+    start = problem.assumed[s]
+    intervals = _intervals(found, parts["family"], found.residuals.labels.set == s, start)
+    powers = _new_model_power(found)
     document = {
         "format": FORMAT,
         "accelerator": accelerator,
@@ -163,11 +176,13 @@ def _set(found: _Found, s: int, made: Parameters) -> str:
         "source": _source(found, runs),
         "date": _date(found, runs),
         "rows": len(runs),
-        "models": sorted({problem.runs[i].model for i in runs}),
+        "models": sorted({problem.runs[i].model for i in runs}.union(start.models)),
         "values": {name: _round(getattr(made, name)) for name in BASE_FIELDS},
         "interval": _ends(intervals.pop(STEP)),
         "intervals": {kind: _ends(pair) for kind, pair in intervals.items()},
-        "new_model_power": _new_model_power(found),
+        "new_model_power": {
+            kind: max(power, start.new_model_power.get(kind, 1.0)) for kind, power in powers.items()
+        },
         "residuals": _residuals(found, own),
     }
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
@@ -175,7 +190,11 @@ def _set(found: _Found, s: int, made: Parameters) -> str:
 
 def _source(found: _Found, runs) -> dict[str, str]:
     sources = sorted({found.problem.runs[i].source for i in runs if found.problem.runs[i].source})
-    return {"title": "own fit to " + "; ".join(sources), "where": found.about, "kind": "derived"}
+    return {
+        "title": "own fit to " + ("; ".join(sources) or "rows without a source"),
+        "where": found.about,
+        "kind": "derived",
+    }
 
 
 def _date(found: _Found, runs) -> str:

@@ -104,6 +104,11 @@ def _listed(document: Mapping[str, Any]) -> tuple[Lengths, tuple[Fault, ...]]:
     if faults:
         return (), tuple(faults[:MOST_FAULTS])
     pairs = tuple((a, b) for a, b in zip(prompts, outputs, strict=True) if a and b)
+    completed = number(document.get("completed"))
+    if completed and abs(len(pairs) / completed - 1.0) > TOTALS_TOLERANCE:
+        faults.append(
+            ("output_lens", f"{len(pairs)} answers", f"completed is {completed:.0f}; give both of one run")
+        )
     for name, column in (("input", 0), ("output", 1)):
         total, listed = number(document.get(f"total_{name}_tokens")), sum(pair[column] for pair in pairs)
         if total and abs(listed / total - 1.0) > TOTALS_TOLERANCE:

@@ -49,6 +49,8 @@ MOST_KEPT_BLOCKS = 1 << 28
 """The same for the prompts' blocks, which every rank keeps a place for."""
 PREEMPTING = ("vllm", "moreh-vllm", "atom")
 """Engines that admit while blocks are free and preempt when they run out."""
+FEW = 16.0
+"""In flight below which a mean that is no whole number is left to the steady state."""
 FEWEST_TURNS = 2.0
 """Requests for each in flight from which most come one by one, each when another ends."""
 SHORT_TOKENS = 2.0
@@ -72,6 +74,8 @@ def simulate_runs(prepared: Prepared, times: Sequence[StepTimes]) -> dict[int, d
     for i, run in enumerate(prepared.runs):
         record = prepared.records[i]
         if run.disaggregated or record["draft_tokens"] > 0 or run.arrivals not in ("open", "closed"):
+            continue
+        if run.concurrency < FEW and run.concurrency != round(run.concurrency):
             continue
         wanted = None if transient(run) or may_preempt(run, record) else TAILS
         if wanted and (record["waves"] or not any(name in run.metrics for name in wanted)):
@@ -119,7 +123,7 @@ def _simulate(run: Run, record: np.void, c: Configuration, times: StepTimes) -> 
         num_prompts=round(run.requests),
         request_rate=run.request_rate or math.inf,
         burstiness=run.burstiness,
-        max_concurrency=max(1, round(run.concurrency)) if run.concurrency else 0,
+        max_concurrency=round(run.concurrency),
         input_tokens=round(run.isl_tokens),
         output_tokens=round(run.osl_tokens),
         range_low_frac=run.length_low_frac * longest,

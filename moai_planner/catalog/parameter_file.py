@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from moai_planner.catalog.validation import Strict, validate
 from moai_planner.catalog.yaml_file import read_yaml
@@ -70,7 +70,7 @@ class ParameterFile(Strict):
     values: dict[str, float | int]
     interval: Ends | None = None
     intervals: dict[str, Ends] = Field(default_factory=dict)
-    new_model_power: dict[str, float] = Field(default_factory=dict)
+    new_model_power: dict[str, PositiveFloat] = Field(default_factory=dict)
     residuals: dict[str, float | int] = Field(default_factory=dict)
     field_sources: dict[str, str] = Field(default_factory=dict)
 

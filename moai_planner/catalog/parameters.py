@@ -16,6 +16,7 @@ True
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,7 @@ from moai_planner.domain.corrections import (
     pace_name,
     parts_of,
 )
-from moai_planner.domain.parameters import BOUNDS, Parameters, widened
+from moai_planner.domain.parameters import BOUNDS, OWN_ROWS, Parameters, widened
 from moai_planner.domain.precision import Precision
 from moai_planner.domain.provenance import Basis
 
@@ -71,8 +72,9 @@ def parameters_for(
 
 def published_for(accelerator: Accelerator, engine: str, precision: Precision) -> Parameters:
     """What is predicted without own sets: where `calibrate --own` starts from."""
-    root = data_root() / FOLDER
-    return _nearest(_wanted(accelerator, engine, precision), root, _shared(root / "calibrated" / SHARED_FILE))
+    root, wanted = data_root() / FOLDER, _wanted(accelerator, engine, precision)
+    shared = _shared(root / "calibrated" / SHARED_FILE)
+    return replace(_nearest(wanted, root, shared), paces=_paces(wanted, shared))
 
 
 def assumed_for(accelerator: Accelerator, engine: str, precision: Precision) -> Parameters:
@@ -101,12 +103,16 @@ def clear_cache() -> None:
 @lru_cache(maxsize=512)
 def _parameters_for(wanted: Wanted, root: Path) -> Parameters:
     shared = _shared(root / "calibrated" / SHARED_FILE)
+    paces = _paces(wanted, shared)
     for own in _sets(root / OWN):
         if _distance(wanted, own) == 0:
-            base = _assumed(wanted, _sets(root / "assumed"))
-            return replace(_overlay(base, own), basis=own.basis, note=f"own rows: {own.describe()}")
-    paces = shared.paces.get(pace_name(wanted.engine, wanted.architecture), {}) if shared else {}
+            made = _overlay(_assumed(wanted, _sets(root / "assumed")), own)
+            return replace(made, basis=own.basis, paces=paces, note=f"{OWN_ROWS}{own.describe()}")
     return replace(_nearest(wanted, root, shared), paces=paces)
+
+
+def _paces(wanted: Wanted, shared: Shared | None) -> Mapping[str, float]:
+    return shared.paces.get(pace_name(wanted.engine, wanted.architecture), {}) if shared else {}
 
 
 def _nearest(wanted: Wanted, root: Path, shared: Shared | None) -> Parameters:

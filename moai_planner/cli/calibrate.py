@@ -51,9 +51,7 @@ def calibrate(
     from moai_planner.domain.errors import InputError, Problem
 
     folder = out or data_root() / FOLDER / (OWN if own else "calibrated")
-    if own and not out and not dry_run:
-        folder.mkdir(exist_ok=True)
-    if not dry_run and not folder.is_dir():
+    if not dry_run and not folder.is_dir() and (out or not own):
         raise InputError(Problem("--out", "", str(folder), "give a folder that exists"))
     measurements = read_measurements(file)
     runs = calibration_runs(measurements)
@@ -72,6 +70,8 @@ def calibrate(
             "(to keep and correct it: --own)"
         )
     plan = plan_of(runs, sources)
+    if own and not out and not dry_run:
+        folder.mkdir(exist_ok=True)
     start = done = resumed(plan, None if fresh or dry_run else _read_state(folder / STATE))
     with progress(plan.steps, "calibrate") as step:
         for done in advance(plan, start):
@@ -85,6 +85,10 @@ def calibrate(
     if not dry_run:
         if out is None and not own:
             _keep(folder, folder.with_name(BEFORE))
+        if own:
+            _note_replaced(folder, outcome.files)
+        elif out is None:
+            _note_own_first(folder.with_name(OWN), outcome.files)
         for name, text in outcome.files.items():
             write_text(folder / name, text)
         note(_written(folder, outcome.files))
@@ -130,6 +134,22 @@ def _note_left_out(rows) -> None:
     for reason, count in sorted(Counter(row.reason for row in rows).items()):
         example = next(row.id for row in rows if row.reason == reason)
         note(f"left out of the fit: {count} row{'s' * (count > 1)}, {reason} (for example {example})")
+
+
+def _note_replaced(folder: Path, files) -> None:
+    from moai_planner.cli.output import note
+
+    again = sorted(name for name in files if (folder / name).exists())
+    if again:
+        note(f"in place of what earlier own rows gave: {', '.join(again)}")
+
+
+def _note_own_first(folder: Path, files) -> None:
+    from moai_planner.cli.output import note
+
+    hidden = sorted(name for name in files if (folder / name).exists())
+    if hidden:
+        note(f"own sets in {folder} go before these: {', '.join(hidden)} (delete them to use the new ones)")
 
 
 def _keep(folder: Path, before: Path) -> None:

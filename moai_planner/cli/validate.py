@@ -57,6 +57,7 @@ def validate(
     _notes(Measurements(prepared.runs, (), measurements.ignored), pairs)
     _note_assumed(prepared)
     _note_paces(prepared)
+    _note_own(prepared)
     _note_beyond(beyond)
     if json:
         print_json(as_json(pairs, unsupported, beyond, prepared.runs))
@@ -169,6 +170,16 @@ def _note_paces(prepared) -> None:
             f"predicted as of their date: {_rows(len(paced))}, with times of {min(paced):.2f} to "
             f"{max(paced):.2f} of what the engines take today"
         )
+
+
+def _note_own(prepared) -> None:
+    """Which predictions the user's own rows corrected."""
+    from moai_planner.cli.output import note
+    from moai_planner.domain.parameters import OWN_ROWS
+
+    notes = [c.parameters.note for c in prepared.decoders if c.parameters.note.startswith(OWN_ROWS)]
+    if notes:
+        note(f"predicted with sets of own rows: {_rows(len(notes))} ({'; '.join(sorted(set(notes)))})")
 
 
 def _note_beyond(beyond) -> None:

@@ -20,6 +20,9 @@ import numpy as np
 from moai_planner.domain.provenance import ASSUMED, Basis, Source
 from moai_planner.domain.units import MICRO, MILLI, NANO
 
+OWN_ROWS = "own rows: "
+"""How the note of a set that a user's own rows corrected begins."""
+
 
 @dataclass(frozen=True)
 class Parameters:

@@ -69,6 +69,8 @@ def _arrivals(rng: np.random.Generator, count: int, rate: float, burstiness: flo
     else:
         gaps = rng.gamma(burstiness, 1.0 / burstiness, count)
     arrival = np.cumsum(gaps)
+    if arrival[-1] == 0:  # bunched beyond what a number holds
+        return np.zeros(count)
     return arrival * (count / rate / arrival[-1])
 
 

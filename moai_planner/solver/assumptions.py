@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from moai_planner.domain.cluster import CapacityRequest
 from moai_planner.domain.operators import OperatorTable
+from moai_planner.domain.parameters import OWN_ROWS
 from moai_planner.domain.provenance import Basis
 from moai_planner.solver.candidates import Option
 from moai_planner.solver.traffic import PREFIX_REUSE_FRAC
@@ -22,13 +23,14 @@ def assumptions(request: CapacityRequest, used: Sequence[Option]) -> tuple[str, 
 
 def _of_predictions(request: CapacityRequest, used: Sequence[Option]):
     for option in used:
-        basis = option.configuration.parameters.basis
+        basis, note = option.configuration.parameters.basis, option.configuration.parameters.note
         if isinstance(option.configuration.measured, OperatorTable):
             yield f"step times of {option.pool.accelerator.name}: measured operators, summed over the layers"
         elif option.configuration.measured:
             yield f"step times of {option.pool.accelerator.name}: measured steps, interpolated between them"
+        elif note.startswith(OWN_ROWS):
+            yield f"step times of {option.pool.accelerator.name}: {note}"
         elif basis not in (Basis.MEASURED, Basis.CALIBRATED):
-            note = option.configuration.parameters.note
             yield (
                 f"step times of {option.pool.accelerator.name} are {basis.value}"
                 + (f" ({note})" if note else "")

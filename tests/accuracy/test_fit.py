@@ -18,8 +18,9 @@ from moai_planner.accuracy.calibrate import Sources, advance, outcome_of, plan_o
 from moai_planner.accuracy.compare import pairs_of
 from moai_planner.accuracy.families import spread_of
 from moai_planner.accuracy.fit import CalibrationRuns, Solution, calibration_runs, errors_without_cells
+from moai_planner.accuracy.intervals import ends
 from moai_planner.accuracy.leave_out import excluded, members, refit
-from moai_planner.accuracy.measurements import read_measurements
+from moai_planner.accuracy.measurements import parse_measurements, read_measurements
 from moai_planner.accuracy.noise import noise_floor
 from moai_planner.accuracy.prepare import prepare
 from moai_planner.catalog.accelerators import accelerator
@@ -220,27 +221,13 @@ ROWS_HEAD = (
 
 def test_own_rows_correct_their_own_sets_and_no_others(tmp_path):
     """`calibrate --own`: nearer on the rows' device, everything else as it was; the same bytes again."""
-    table, out = tmp_path / "own.csv", tmp_path / "own"
-    out.mkdir()
     rows = [
-        f"c{c},meta-llama/Llama-3.1-8B-Instruct,bf16,vllm,colocated,l40s,1,1,1024,256,fixed,{c},{tpot},calibrate"
+        f"c{c},meta-llama/Llama-3.1-8B-Instruct,bf16,vllm,colocated,l40s,1,1,1024,256,{c},{tpot},calibrate"
         for c, tpot in ((1, 44.0), (4, 46.0), (8, 49.0), (16, 54.0), (32, 66.0))
     ]
-    head = (
-        "id,model,precision,engine,topology,accelerator,n_accelerators,tp,isl,osl,length_spread,concurrency,"
-    )
-    table.write_text("\n".join((head + "tpot_ms_mean,split", *rows)) + "\n", encoding="utf-8")
-    texts = []
-    for _ in range(2):
-        answer = CliRunner().invoke(app, ["calibrate", str(table), "--own", "--out", str(out)])
-        assert answer.exit_code == 0, answer.stderr
-        texts.append({path.name: path.read_text() for path in out.glob("*.yaml")})
+    texts = [own_set(tmp_path, (ROWS_HEAD, *rows)) for _ in range(2)]
     assert list(texts[0]) == ["l40s_vllm_bf16.yaml"] and texts[0] == texts[1]
-
-    for name in ("assumed", "calibrated"):
-        (tmp_path / name).symlink_to(data_root() / FOLDER / name)
-    clear_cache()
-    runs = read_measurements(table).runs
+    runs = read_measurements(tmp_path / "own.csv").runs
     before, after = (
         np.mean([abs(pair.error) for pair in pairs_of(prepare(runs, model, accelerator, parameters))])
         for parameters in (parameters_for, lambda *of: parameters_for(*of, folder=tmp_path))
@@ -249,6 +236,55 @@ def test_own_rows_correct_their_own_sets_and_no_others(tmp_path):
     for device, number_format in (("a100_sxm_80gb", "bf16"), ("l40s", "fp8"), ("mi300x", "fp8")):
         of = accelerator(device), "vllm", precision(number_format)
         assert parameters_for(*of, folder=tmp_path) == parameters_for(*of)
+
+
+def own_set(folder: Path, lines) -> dict[str, str]:
+    """Own sets of a table in a folder beside the shipped ones: file name → text."""
+    table, out = folder / "own.csv", folder / "own"
+    out.mkdir(exist_ok=True)
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    answer = CliRunner().invoke(app, ["calibrate", str(table), "--own", "--out", str(out)])
+    assert answer.exit_code == 0, answer.stderr
+    for name in ("assumed", "calibrated"):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(data_root() / FOLDER / name)
+    clear_cache()
+    return {path.name: path.read_text() for path in out.glob("*.yaml")}
+
+
+def test_what_own_rows_do_not_measure_keeps_its_interval(tmp_path):
+    """A throughput says nothing of first answers, and one row little of anything; known models stay known."""
+    head = ROWS_HEAD.replace("tpot_ms_mean", "total_tps_per_accel")
+    row = "a,openai/gpt-oss-120b,mxfp4,vllm,colocated,h100_sxm,2,2,1024,1024,16,1650,calibrate"
+    assert list(own_set(tmp_path, (head, row))) == ["h100_sxm_vllm_mxfp4.yaml"]
+    of = accelerator("h100_sxm"), "vllm", precision("mxfp4")
+    before, after = parameters_for(*of), parameters_for(*of, folder=tmp_path)
+    for metric in ("ttft_ms_median", "ttft_ms_p99", "tpot_ms_p99"):
+        assert ends(metric, 1.0, after, "openai/gpt-oss-120b") == pytest.approx(
+            ends(metric, 1.0, before, "openai/gpt-oss-120b"), rel=0.01
+        )
+    assert (after.low_frac, after.high_frac) == pytest.approx((before.low_frac, before.high_frac), rel=0.1)
+    assert set(before.models) <= set(after.models)
+    for kind, power in before.new_model_power.items():
+        assert after.new_model_power[kind] >= power
+
+
+def test_own_rows_of_an_earlier_month_leave_today_alone(tmp_path):
+    """Rows that are exactly what is predicted as of their date correct nothing."""
+    head = ROWS_HEAD.replace("id,", "id,date,")
+    row = "{0},{1},deepseek-ai/DeepSeek-R1,fp8,sglang,colocated,mi355x,8,8,1024,1024,{0},{2},calibrate"
+    loads = (4, 16, 64)
+
+    def predicted(date: str, parameters=parameters_for) -> list[float]:
+        text = "\n".join((head, *(row.format(c, date, 1.0) for c in loads))) + "\n"
+        runs = parse_measurements(text, "t.csv").runs
+        return [pair.predicted for pair in pairs_of(prepare(runs, model, accelerator, parameters))]
+
+    then, today = predicted("2025-12-10"), predicted("")
+    assert then[0] > 1.1 * today[0]
+    own_set(tmp_path, (head, *(row.format(c, "2025-12-10", ms) for c, ms in zip(loads, then, strict=True))))
+    after = predicted("", lambda *of: parameters_for(*of, folder=tmp_path))
+    assert after == pytest.approx(today, rel=0.02)
 
 
 def test_rows_that_no_fit_can_use_are_counted(tmp_path):

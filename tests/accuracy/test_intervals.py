@@ -34,7 +34,7 @@ def test_few_groups_do_not_narrow_what_was_thought_before(cells):
     before = (0.5, 2.0)
     rows = np.ones(24, bool)
     low, high = interval(residuals(cells, exact), rows, "vllm-cuda", rows, before)
-    share = 1.0 - cells / FEW_CELLS
+    share = (FEW_CELLS - cells) / (FEW_CELLS - 1.0)
     assert low == pytest.approx(0.5**share) and high == pytest.approx(2.0**share)
     low, high = interval(residuals(12, exact), rows, "vllm-cuda", rows, before)
     assert 0.97 < low < 1.0 < high < 1.03

@@ -94,9 +94,12 @@ def test_listed_requests_are_sent_as_they_were():
 
 
 def test_fewer_than_one_in_flight_is_no_open_door():
-    """A third of a request in flight, on average, is one at a time."""
-    third, one = simulated("1000,200,cv 0.8,0.3,,60,,", "1000,200,cv 0.8,1,,60,,").values()
-    assert third["ttft_ms_mean"] == pytest.approx(one["ttft_ms_mean"], rel=0.01)
+    """A third of a request in flight, on average, waits for nobody and gives a third of the tokens; between
+    whole numbers throughput lies between theirs."""
+    third, one, more, two = (predict_one(f"1000,200,cv 0.8,{c},,60,,") for c in (0.3, 1, 1.5, 2))
+    assert third["ttft_ms_mean"] == pytest.approx(one["ttft_ms_mean"], rel=0.2)
+    assert third["output_tps"] == pytest.approx(0.3 * one["output_tps"], rel=0.1)
+    assert 1.05 * one["output_tps"] < more["output_tps"] < 0.95 * two["output_tps"]
 
 
 def test_no_time_per_token_where_nobody_has_two():
