@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 
 from moai_planner.accuracy.intervals import ends
+from moai_planner.accuracy.kinds import RATE, kind_of
 from moai_planner.accuracy.peaks import Beyond
 from moai_planner.accuracy.predict import predict
 from moai_planner.accuracy.prepare import Prepared
 from moai_planner.accuracy.run import Run, Unsupported
 from moai_planner.domain.operators import OperatorTable
+from moai_planner.domain.parameters import Parameters
 from moai_planner.domain.units import MILLI
 
 DIGITS = 6
+LUCKY = 1.05
+"""Arrivals of a finite run may come this much faster than their rate."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,19 @@ def pairs_of(prepared: Prepared) -> tuple[Pair, ...]:
             if not (np.isfinite(predicted) and predicted > 0):
                 continue
             low, high = ends(metric, predicted, parameters, run.model, first_share[i])
+            if metric.endswith("_p99"):
+                low = max(low, min(predicted, _low_of_mean(metric, values, i, parameters, run.model)))
+            if kind_of(metric) == RATE and run.arrivals == "open":
+                high = min(high, max(predicted, LUCKY * run.offered(metric)))
             found.append(Pair(run, metric, measured, predicted, low, high, basis))
     return tuple(found)
+
+
+def _low_of_mean(metric: str, values, i: int, parameters: Parameters, model: str) -> float:
+    """Low end of the mean that a p99 belongs to; 0 without one. A tail does not begin below it."""
+    name = metric.replace("_p99", "_mean")
+    middle = float(values[name][i]) if name in values and not metric.startswith("itl") else np.nan
+    return ends(name, middle, parameters, model)[0] if np.isfinite(middle) else 0.0
 
 
 def group(pairs: Sequence[Pair], label: Callable[[Pair], tuple[str, ...]]) -> tuple[Group, ...]:

@@ -11,6 +11,7 @@ Settings that a run does not state are the engine's defaults, listed here.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -114,7 +115,7 @@ def prepare(
     for run in runs:
         try:
             records.append(table.record(run))
-            kept.append(_noting(run, model_of(run.model).read_as, table.has_no_room(run)))
+            kept.append(_noting(run, model_of(run.model).read_as, table.remarks(run)))
         except InputError as error:
             left_out.append(_left_out(run, _reason(error.problems[0])))
         except _CannotPredict as reason:
@@ -139,10 +140,8 @@ def _reason(problem: Problem) -> str:
     return said if len(said) <= LONGEST_REASON else f"{said[:LONGEST_REASON]}…"
 
 
-def _noting(run: Run, read_as: str, no_room: bool) -> Run:
-    notes = [f"sizes of {read_as}"] if read_as else []
-    if no_room:
-        notes.append("KV without a limit (by our estimate the model does not fit)")
+def _noting(run: Run, read_as: str, remarks: Sequence[str]) -> Run:
+    notes = [*([f"sizes of {read_as}"] if read_as else []), *remarks]
     return replace(run, assumed=(*run.assumed, *notes)) if notes else run
 
 
@@ -160,7 +159,7 @@ class _Table:
         self.groups: list[tuple[str, str, str]] = []
         self._index: dict[tuple, int] = {}
         self._room: dict[tuple, float] = {}
-        self._no_room: set[str] = set()
+        self._remarks: defaultdict[str, list[str]] = defaultdict(list)
 
     def record(self, run: Run) -> tuple:
         model = self.model_of(run.model)
@@ -230,7 +229,7 @@ class _Table:
         )
         layout = Layout(workers.tp, workers.pp, workers.dp, min(workers.ep, workers.tp * workers.dp))
         for problem in layout_problems(model, replace(layout, ep=1)):
-            raise _CannotPredict(f"{problem.field} {problem.value}: {problem.remedy}")
+            self._remarks[run.id].append(f"{problem.field} {problem.value}, though {problem.remedy}")
         key = (workers.accelerator, run.model, precision, layout, engine, run.network_bytes_per_s)
         if key not in self._index:
             per_node = max(DEVICES_PER_NODE, accelerator.scale_up.devices)
@@ -266,12 +265,12 @@ class _Table:
         if self._room[key] == np.inf and any(DP_NOT_GIVEN in text for text in run.assumed):
             raise _CannotPredict("the data-parallel ranks are not given, and one cannot hold the model")
         if self._room[key] == np.inf:
-            self._no_room.add(run.id)
+            self._remarks[run.id].append("KV without a limit (by our estimate the model does not fit)")
         return self._room[key]
 
-    def has_no_room(self, run: Run) -> bool:
-        """Whether the run was read, though by our estimate it cannot hold one request."""
-        return run.id in self._no_room
+    def remarks(self, run: Run) -> list[str]:
+        """Why the run is predicted as if something were not in its way: measured runs ran."""
+        return list(dict.fromkeys(self._remarks[run.id]))
 
     def _sequences_held(self, run: Run, c: Configuration) -> int:
         """For how many sequences a rank keeps memory to sample: its limit, or as many as there are."""

@@ -128,6 +128,11 @@ class Run:
     def devices(self) -> int:
         return sum(workers.devices for workers in self.workers)
 
+    def offered(self, metric: str) -> float:
+        """Tokens a second that arrivals at a rate bring, in the unit of a throughput's column."""
+        tokens = self.osl_tokens if metric.startswith("output") else self.isl_tokens + self.osl_tokens
+        return self.request_rate * tokens / (self.devices if metric.endswith("_per_accel") else 1)
+
     @property
     def accelerator(self) -> str:
         return "+".join(dict.fromkeys(workers.accelerator for workers in self.workers))

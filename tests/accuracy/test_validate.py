@@ -35,6 +35,19 @@ def test_json_contract():
     assert answer["unsupported"] == []
 
 
+def test_intervals_know_what_cannot_be(tmp_path):
+    """No throughput above what arrives, no tail that begins below its mean."""
+    table = tmp_path / "runs.csv"
+    head = "id,model,precision,engine,topology,accelerator,n_accelerators,tp,isl,osl,length_spread,"
+    row = "a,meta-llama/Llama-3.1-8B-Instruct,bf16,vllm,colocated,h100_sxm,1,1,1000,200,fixed,"
+    load = "request_rate,n_requests,ttft_ms_mean,ttft_ms_p99,output_tps\n", "5,500,100,200,900\n"
+    table.write_text(head + load[0] + row + load[1], encoding="utf-8")
+    rows = {row["metric"]: row for row in json.loads(run(str(table), "--json").stdout)["rows"]}
+    offered = 5 * 200
+    assert rows["output_tps"]["high"] == pytest.approx(1.05 * offered, rel=0.01)
+    assert rows["ttft_ms_p99"]["low"] >= rows["ttft_ms_mean"]["low"] * 0.999
+
+
 def test_same_input_same_bytes():
     """Two runs print the same document."""
     assert run(str(SMALL), "--json").stdout == run(str(SMALL), "--json").stdout
