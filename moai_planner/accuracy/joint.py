@@ -80,11 +80,10 @@ class JointProblem:
         first = len(self.columns)
         paces = [(key, period) for key, own in periods_of(self.runs, keys).items() for period in own]
         place = {label: first + i for i, label in enumerate(paces)}
-        labels = zip(keys, map(period_of, self.runs), strict=True)
+        made_in = [period_of(run) for run in self.runs]
         known = [self.assumed[s].paces for s in self._decoder]
-        self._known_pace = np.log(
-            [nearest(*each) for each in zip(known, map(period_of, self.runs), strict=True)]
-        )
+        self._known_pace = np.log([nearest(*each) for each in zip(known, made_in, strict=True)])
+        labels = zip(keys, made_in, strict=True)
         self._pace_of = np.array([place.get(label, -1) for label in labels], dtype=int)
         self.columns += tuple(((PERIOD, f"{key} {period}"), PACE) for key, period in paces)
         self.spread = np.append(self.spread, np.full(len(paces), SPREAD))

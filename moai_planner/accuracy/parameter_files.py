@@ -45,7 +45,8 @@ def files_of(
     """File name → text. `about` says which measurements the fit is from."""
     residuals = residuals_of(problem, solution, left)
     represented = _represented(problem, residuals, model_of)
-    found = _Found(problem, solution, left, residuals, represented, about)
+    powers = {kind: _round(power) for kind, power in widening(residuals, MODEL).items()}
+    found = _Found(problem, solution, left, residuals, represented, powers, about)
     made = problem.parameters(solution.theta)
     files = {SHARED_FILE: _shared(found)}
     for s, (accelerator, engine, number_format) in enumerate(problem.sets):
@@ -66,6 +67,7 @@ class _Found:
     residuals: Residuals
     represented: np.ndarray
     "[residuals] rows of models that the cost model represents."
+    new_model_power: Mapping[str, float]
     about: str
 
 
@@ -129,7 +131,7 @@ def _shared(found: _Found) -> str:
             name: {kind: _ends(pair) for kind, pair in pairs.items()} for name, pairs in intervals.items()
         },
         "models": _models(found, families),
-        "new_model_power": _new_model_power(found),
+        "new_model_power": dict(found.new_model_power),
         "paces": {
             name: {period: _round(pace) for period, pace in own.items()}
             for name, own in problem.paces(theta).items()
@@ -143,10 +145,6 @@ def _models(found: _Found, families: Sequence[str]) -> dict[str, list[str]]:
     labels = found.left.labels
     names = {name: sorted(set(labels.model[labels.family == name].tolist())) for name in families}
     return {**names, UNKNOWN: sorted(set(labels.model.tolist()))}
-
-
-def _new_model_power(found: _Found) -> dict[str, float]:
-    return {kind: _round(power) for kind, power in widening(found.residuals, MODEL).items()}
 
 
 def _widened(pairs: Mapping[str, tuple[float, float]], powers: Mapping[str, float]):
@@ -164,7 +162,6 @@ def _set(found: _Found, s: int, made: Parameters) -> str:
     parts = dict(problem.parts[s])
     start = problem.assumed[s]
     intervals = _intervals(found, parts["family"], found.residuals.labels.set == s, start)
-    powers = _new_model_power(found)
     document = {
         "format": FORMAT,
         "accelerator": accelerator,
@@ -181,7 +178,8 @@ def _set(found: _Found, s: int, made: Parameters) -> str:
         "interval": _ends(intervals.pop(STEP)),
         "intervals": {kind: _ends(pair) for kind, pair in intervals.items()},
         "new_model_power": {
-            kind: max(power, start.new_model_power.get(kind, 1.0)) for kind, power in powers.items()
+            kind: max(power, start.new_model_power.get(kind, 1.0))
+            for kind, power in found.new_model_power.items()
         },
         "residuals": _residuals(found, own),
     }

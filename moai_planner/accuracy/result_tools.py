@@ -165,7 +165,7 @@ def read_guidellm(document: Mapping[str, Any]) -> Iterator[Result]:
 
 def _guidellm_load(benchmark: Any, mean) -> tuple[float, float]:
     """(concurrency, requests a second) of the strategy that ran; without one, what was in flight."""
-    strategy = part(benchmark, "config", "strategy") or part(benchmark, "args", "strategy")
+    strategy = _guidellm_strategy(benchmark)
     kind = text(strategy.get("type_"))
     if kind in ("constant", "poisson", "async") and number(strategy.get("rate")):
         return 0.0, number(strategy.get("rate"))
@@ -177,8 +177,11 @@ def _guidellm_load(benchmark: Any, mean) -> tuple[float, float]:
 
 
 def _guidellm_burstiness(benchmark: Any) -> float:
-    strategy = part(benchmark, "config", "strategy") or part(benchmark, "args", "strategy")
-    return math.inf if text(strategy.get("type_")) == "constant" else 1.0
+    return math.inf if text(_guidellm_strategy(benchmark).get("type_")) == "constant" else 1.0
+
+
+def _guidellm_strategy(benchmark: Any) -> Mapping[str, Any]:
+    return part(benchmark, "config", "strategy") or part(benchmark, "args", "strategy")
 
 
 def _guidellm_model(document: Mapping[str, Any], benchmark: Any) -> str:
