@@ -213,7 +213,8 @@ class _Table:
         load = run.concurrency or run.requests
         most = min(load / instances, _most_sequences(run, accelerator))
         sequences = _table_size(most * (1.0 + draft_tokens))
-        budget = (run.prefill_batched_tokens if prompts_only else 0) or run.max_num_batched_tokens
+        own_settings = prompts_only and run.prefill_batched_tokens > 0
+        budget = run.prefill_batched_tokens if own_settings else run.max_num_batched_tokens
         engine = Engine(
             name=workers.engine,
             max_num_seqs=sequences,
@@ -223,7 +224,7 @@ class _Table:
             prefix_caching=run.prefix_hit_frac > 0,
             async_scheduling=_asynchronous(workers.engine, run.engine_version),
             graphs=run.graphs,
-            prompts_only=prompts_only,
+            prompts_only=own_settings,
             rows_per_sequence=1 + round(draft_tokens),
             reduce_bits=reduce_bits(run, workers, accelerator),
         )

@@ -154,7 +154,10 @@ def work_of(c: Configuration) -> Work:
         ),
         pair_flop_per_s=_prompt_flop_per_s(c, {part.kind for part in model.attention}, precision.kv),
         memory_bytes_per_s=accelerator.memory_bandwidth_bytes_per_s,
-        kernels=fullest * launch.kernels(model, launch.narrow_parts(accelerator, precision), c.engine),
+        kernels=fullest
+        * launch.kernels(
+            model, launch.narrow_parts(accelerator, precision), c.engine, accelerator.architecture
+        ),
         asynchronous=float(c.engine.async_scheduling),
         captured_tokens=launch.captured_tokens(c.engine),
         prompt_step_s=launch.prompt_step_s(c.engine, layout, expert["expert_layers"]),

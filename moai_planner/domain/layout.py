@@ -48,7 +48,7 @@ class Engine:
     "Decode steps replay captured graphs, so the batch is padded to a captured size."
     async_scheduling: bool = True
     prompts_only: bool = False
-    "The prefill side of a disaggregated deployment."
+    "The prefill side of a disaggregated deployment, with settings for prompts alone."
     rows_per_sequence: int = 1
     "Tokens that a decode step computes for a sequence: one, and those drafted. Graphs are captured so."
     reduce_bits: int = 0

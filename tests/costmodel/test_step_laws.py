@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from moai_planner.catalog.models import model
 from moai_planner.costmodel.arrays import columns, work_of
-from moai_planner.costmodel.launch import kernels
+from moai_planner.costmodel.launch import Narrow, kernels
 from moai_planner.costmodel.serving import breakdown, step_times, step_times_many, step_times_of
 from moai_planner.costmodel.step import padded_sizes
 from moai_planner.domain.layout import Engine, capture_sizes
@@ -215,3 +215,21 @@ def test_kernels_of_sparse_and_hyper_connected_layers():
     mixed = model("deepseek-ai/DeepSeek-V4-Pro")
     assert mixed.residual_streams == 4
     assert kernels(mixed) > kernels(replace(mixed, residual_streams=1)) + 20 * mixed.layers
+
+
+def test_engines_join_the_kernels_of_latent_attention_on_some_architectures():
+    """Joined, plain and split, in this order; layers without it are the same everywhere, and 16-bit weights
+    have nothing to widen."""
+    latent, grouped = model("deepseek-ai/DeepSeek-R1"), model("meta-llama/Llama-3.1-8B-Instruct")
+    narrow = Narrow(attention=True, dense=True, experts=True)
+
+    def count(which, name, architecture, parts=narrow):
+        return kernels(which, parts, Engine(name), architecture)
+
+    joined, split = count(latent, "sglang", "CDNA4"), count(latent, "sglang", "CDNA3")
+    plain = count(latent, "vllm", "CDNA3")
+    assert joined == count(latent, "atom", "CDNA4") == plain - 4 * latent.layers
+    assert split == plain + 8 * latent.layers
+    assert plain == count(latent, "sglang", "Hopper") == count(latent, "vllm", "CDNA4")
+    assert count(latent, "sglang", "CDNA3", Narrow()) == count(latent, "vllm", "CDNA3", Narrow())
+    assert len({count(grouped, name, "CDNA3") for name in ("sglang", "atom", "vllm")}) == 1

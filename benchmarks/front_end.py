@@ -1,0 +1,73 @@
+"""CPU time of vLLM's API server for a request, a prompt token and a streamed token (`simulate.bench`).
+
+.venv-engine/bin/python benchmarks/front_end.py
+
+Requests are sent at once to a model too small to matter; what the server's own process uses is counted, not
+how long it took, so that other processes on the cores do not count. One JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from moai_planner.profile.front_door import Load, Server, ServeSettings, bench, serving, write_model
+
+REQUESTS, LIMIT_S = 400, 300.0
+SHORT, LONG, FEW, MANY = 128, 4096, 2, 130
+MODEL = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": 2048,
+    "max_position_embeddings": 16384,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "torch_dtype": "bfloat16",
+    "hidden_act": "silu",
+    "tie_word_embeddings": True,
+}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
+
+
+def used_s(server: Server) -> float:
+    """CPU time of the server's own process so far; its engine is another one."""
+    fields = Path(f"/proc/{server.process_group}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def each_s(server: Server, isl: int, osl: int) -> float:
+    """CPU time of one of many requests sent at once."""
+    before = used_s(server)
+    bench(server, Load(float("inf"), REQUESTS, isl, osl, seed=isl + osl), LIMIT_S)
+    return (used_s(server) - before) / REQUESTS
+
+
+def main() -> None:
+    os.environ.update(ENVIRONMENT)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        write_model(folder, MODEL)
+        # no platform: scheduler and API server stay two processes, as they are where there is a device
+        settings = ServeSettings(folder, "", 8192, 512, 8192, graphs=False)
+        with serving(settings, Path(name) / "server.log") as server:
+            each_s(server, SHORT, FEW)
+            few, many, long = (each_s(server, *load) for load in ((SHORT, FEW), (SHORT, MANY), (LONG, FEW)))
+    streamed = (many - few) / (MANY - FEW)
+    by_token = (long - few) / (LONG - SHORT)
+    figures = {
+        "request_ms": 1e3 * (few - FEW * streamed - SHORT * by_token),
+        "prompt_token_us": 1e6 * by_token,
+        "streamed_token_us": 1e6 * streamed,
+    }
+    print(json.dumps({"benchmark": "front_end"} | {name: round(value, 2) for name, value in figures.items()}))
+
+
+if __name__ == "__main__":
+    main()
