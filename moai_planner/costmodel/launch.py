@@ -25,6 +25,9 @@ from moai_planner.domain.units import MICRO
 
 GQA_KERNELS = 5
 """Norm, query-key-value product, rotary with cache write, attention, output product."""
+SPLIT_GQA = (("sglang", "CDNA3"), ("sglang", "CDNA4"))
+SPLIT_GQA_KERNELS = 8
+"""Rotary, writes of keys and of values, attention and the sum of its parts apart (SGLang's AITER backend)."""
 MLA_KERNELS = 13
 """Norm, down, latent norms, up, absorb, four for rotary and cache write, attention, expand, cast, output."""
 FUSED_MLA = (("sglang", "CDNA4"), ("atom", "CDNA3"), ("atom", "CDNA4"))
@@ -202,7 +205,8 @@ def _indexer_kernels(part: Attention, engine: Engine) -> int:
 def _attention_kernels(part: Attention, narrow: Narrow, engine: Engine, architecture: str) -> int:
     if part.kind == "mla":
         return _latent_kernels(narrow, (engine.name, architecture)) + _indexer_kernels(part, engine)
-    own = LINEAR_KERNELS if part.kind == "linear" else GQA_KERNELS
+    split = (engine.name, architecture) in SPLIT_GQA
+    own = LINEAR_KERNELS if part.kind == "linear" else SPLIT_GQA_KERNELS if split else GQA_KERNELS
     return own + narrow.attention * QUANTISE_KERNELS
 
 
