@@ -1,9 +1,10 @@
-"""CPU time of vLLM's API server for a request, a prompt token and a streamed token (`simulate.bench`).
+"""CPU time of vLLM's API server for a request, a prompt token and a streamed token.
 
 .venv-engine/bin/python benchmarks/front_end.py
 
-Requests are sent at once to a model too small to matter; what the server's own process uses is counted, not
-how long it took, so that other processes on the cores do not count. One JSON line.
+The simulator does not charge it (docs/simulator.md). Requests are sent at once to a model too small to
+matter; what the server's own process uses is counted, all its threads together, not how long it took, so that
+other processes on the cores do not count. Its tokenizer splits words; a real one takes longer. One JSON line.
 """
 
 from __future__ import annotations

@@ -37,10 +37,10 @@ one kernel: norm, down, latent norms, up, absorb, rotary and cache, attention an
 output, quantisation included (SGLang's `_use_aiter_gfx95`; ATOM's models)."""
 SPLIT_MLA = (("sglang", "CDNA3"),)
 SPLIT_MLA_KERNELS = 23
-"""Those that take the other branch there: 8-bit absorbed weights are widened and scaled anew in each step
-(two kernels each), rotary, two concatenations and the cache write run by themselves, and each of three
-products quantises its input. SGLang pull requests 18242 and 22938 join some of it: runs are 11 to 23 %
-shorter."""
+"""Those that take the other branch there: norm, quantisation, down, two latent norms, quantisation, up;
+absorbed weights widened and scaled anew in each step and their product; rotary of queries and of keys, two
+concatenations, cache write, attention and its sum; the same three for the expansion, flattening,
+quantisation, output. SGLang pull requests 18242 and 22938 join some of it: runs are 11 to 23 % shorter."""
 INDEXER_KERNELS, JOINED_INDEXER_KERNELS = 14, 9
 """Query, key and weight products, key norm, rotary, Hadamard and quantisation of both, cache write, weight
 scale, scores, top-k. TensorRT-LLM joins key and weight products, and rotary and quantisation."""
@@ -160,8 +160,8 @@ def prompt_step_s(engine: Engine, layout: Layout, expert_layers: float) -> float
     >>> prompt_step_s(Engine("vllm"), Layout(dp=8, ep=8), 58)
     0.0
     """
-    decodes_in_chunks = not engine.prompts_only and math.isfinite(expert_chunk_tokens(engine, layout))
-    return decodes_in_chunks * PROMPT_LAYER_S * expert_layers
+    in_small_chunks = not engine.prompts_only and math.isfinite(expert_chunk_tokens(engine, layout))
+    return in_small_chunks * PROMPT_LAYER_S * expert_layers
 
 
 def kernels(model: Model, narrow: Narrow = WIDE, engine: Engine = VLLM, architecture: str = "") -> int:

@@ -26,11 +26,6 @@ from moai_planner.simulate.serve import Requests, Served, serve
 from moai_planner.simulate.system import Machine, System, build_machine
 
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
-FRONT_END_S = 3.0 * MILLI
-"""Time that a server's front end spends on one request before the engine sees it, one after the other, and
-the time per prompt token beside it. CPU time of vLLM 0.32's API server for requests sent at once: 2.6 to 3.6
-ms each, 2.6 to 2.9 us a prompt token (`benchmarks/front_end.py`, two runs on two cores of a virtual
-machine). Each data-parallel rank has a front end (`--api-server-count` is the number of ranks by default)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,19 +101,6 @@ def overhead_of(system: System, requests: Requests) -> np.ndarray:
     return fixed + by_token * requests.isl_tokens
 
 
-def front_end_of(system: System, requests: Requests) -> np.ndarray:
-    """Of that time, what each request keeps its lane's front ends from others. They are one server as fast as
-    all of them: a single front end waits as it should, several a little less."""
-    entries = [
-        (lane.entry[0].instance.step_times, sum(group.count * group.instance.dp for group in lane.entry))
-        for lane in system.lanes
-    ]
-    lane = np.zeros(len(requests.arrival_s), np.int64) if requests.lane is None else requests.lane
-    fixed = np.array([min(times.request_s, FRONT_END_S) / ends for times, ends in entries])[lane]
-    by_token = np.array([times.prompt_token_s / ends for times, ends in entries])[lane]
-    return fixed + by_token * requests.isl_tokens
-
-
 def simulate_bench(
     system: System, settings: BenchSettings, machine: Machine | None = None
 ) -> dict[str, float]:
@@ -142,7 +124,6 @@ def run_requests(
         limit=limit,
         seed=seed,
         overhead_s=overhead_of(system, requests),
-        front_end_s=front_end_of(system, requests),
     )
 
 

@@ -340,13 +340,11 @@ def _first_decode(s, u, r, now_s):
 
 
 @entry
-def run_events(
-    m, s, arrival_s, overhead_s, front_end_s, delay, limit, policy, decode_policy, first_from_prefill
-):
+def run_events(m, s, arrival_s, overhead_s, delay, limit, policy, decode_policy, first_from_prefill):
     """Serve every request. `limit` > 0: at most so many in flight; then a request starts when one ends.
 
-    `delay`: requests reach the engine overhead_s[i] after they start (through a timed event), or later where
-    the front end has others before them; otherwise all that is already in arrival_s and START is set before
+    `delay`: requests reach the engine overhead_s[i] after they start (through a timed event), none of a lane
+    before another that started earlier; otherwise all that is already in arrival_s and START is set before
     the engine's arrival. Returns 0, or 1 when
     requests are left that nothing can serve.
     """
@@ -374,9 +372,8 @@ def run_events(
             if delay:
                 s.times[i, START] = client_s
                 lane = s.request[i, LANE]
-                s.front_free[lane] = max(s.front_free[lane], client_s) + front_end_s[i]
-                ready_s = s.front_free[lane] + overhead_s[i] - front_end_s[i]
-                push_event(s.event_s, s.event_what, events, ready_s, i)
+                s.passed_s[lane] = max(s.passed_s[lane], client_s + overhead_s[i])
+                push_event(s.event_s, s.event_what, events, s.passed_s[lane], i)
                 events += 1
             else:
                 s.times[i, START] = client_s - overhead_s[i]

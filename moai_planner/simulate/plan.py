@@ -18,7 +18,7 @@ from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.plan import DeploymentPlan, Instance, Lane, Plan
 from moai_planner.domain.report import DeploymentReport, Report
 from moai_planner.domain.workload import Trace
-from moai_planner.simulate.bench import front_end_of, overhead_of
+from moai_planner.simulate.bench import overhead_of
 from moai_planner.simulate.instance import InstanceModel
 from moai_planner.simulate.serve import Requests, Served, serve
 from moai_planner.simulate.summary import summarise_run
@@ -64,7 +64,6 @@ def run_deployment(
         requests,
         seed=seed,
         overhead_s=overhead_of(system, requests),
-        front_end_s=front_end_of(system, requests),
         bins=TIMELINE_BINS,
     )
     return system, requests, served, left_out

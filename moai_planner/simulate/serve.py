@@ -22,7 +22,7 @@ from moai_planner.simulate.system import ROUTERS, Machine, System
 State = namedtuple(
     "State",
     "rank rank_f request times kv_times unit_i unit_f ends phase partials chunks joined loading cache hashes starts "  # noqa: E501
-    "owner turns nic_free front_free event_s event_what histogram totals totals_f number bits busy_s block_s "
+    "owner turns nic_free passed_s event_s event_what histogram totals totals_f number bits busy_s block_s "
     "bin_s",
 )
 
@@ -114,26 +114,24 @@ def serve(
     limit: int = 0,
     seed: int = 0,
     overhead_s: np.ndarray | None = None,
-    front_end_s: np.ndarray | None = None,
     bins: int = 1,
     horizon_s: float | None = None,
 ) -> Served:
     """Serve requests until the last one ends. `limit` > 0: at most so many in flight (closed loop).
 
-    `overhead_s`: time outside the engine before each request reaches it (counted into its latencies), of
-    which `front_end_s` keeps its lane's front end from the requests behind it.
+    `overhead_s`: time outside the engine before each request reaches it (counted into its latencies).
+    Requests of a lane reach it in order of arrival, however long each is outside.
     """
     from moai_planner.simulate.loop import run_events  # the compiler loads here, not at import
 
     count = len(requests.arrival_s)
     overhead_s = np.zeros(count) if overhead_s is None else np.ascontiguousarray(overhead_s, float)
-    front_end_s = np.zeros(count) if front_end_s is None else np.ascontiguousarray(front_end_s, float)
     delayed = limit > 0 and bool(overhead_s.any())
     arrival_s = np.ascontiguousarray(requests.arrival_s, float)
     order = None
     if not delayed and bool(overhead_s.any()):
-        overhead_s = overhead_s + queued_s(arrival_s, front_end_s, requests.lane)
-        arrival_s = arrival_s + overhead_s
+        came_s, arrival_s = arrival_s, in_turn_s(arrival_s + overhead_s, requests.lane)
+        overhead_s = arrival_s - came_s
         if count > 1 and bool(np.any(np.diff(arrival_s) < 0)):
             order = np.argsort(arrival_s, kind="stable")
             arrival_s, overhead_s = arrival_s[order], overhead_s[order]
@@ -145,7 +143,6 @@ def serve(
         state,
         arrival_s,
         overhead_s,
-        front_end_s,
         delayed,
         limit,
         ROUTERS[system.router],
@@ -160,18 +157,16 @@ def serve(
     return _served(state, bins, horizon_s, order)
 
 
-def queued_s(arrival_s: np.ndarray, service_s: np.ndarray, lane: np.ndarray | None = None) -> np.ndarray:
-    """What each request waits for those before it at a single server of its lane. [n] s
+def in_turn_s(ready_s: np.ndarray, lane: np.ndarray | None = None) -> np.ndarray:
+    """When each request passes, none of a lane before those that came earlier. [n] s
 
-    >>> queued_s(np.array([0.0, 0.0, 5.0]), np.array([2.0, 2.0, 2.0])).tolist()
-    [0.0, 2.0, 0.0]
+    >>> in_turn_s(np.array([3.0, 2.0, 5.0])).tolist()
+    [3.0, 3.0, 5.0]
     """
-    waits = np.zeros(len(arrival_s))
-    for number in (0,) if lane is None else np.unique(lane):
-        own = np.arange(len(arrival_s)) if lane is None else np.flatnonzero(lane == number)
-        before = np.cumsum(service_s[own]) - service_s[own]
-        waits[own] = np.maximum.accumulate(arrival_s[own] - before) + before - arrival_s[own]
-    return waits
+    passed = ready_s.copy()
+    for own in [slice(None)] if lane is None else [lane == number for number in np.unique(lane)]:
+        passed[own] = np.maximum.accumulate(ready_s[own])
+    return passed
 
 
 def _new_state(machine, system, requests, count, delayed_limit, seed, bins, horizon_s) -> State:
@@ -229,7 +224,7 @@ def _new_state(machine, system, requests, count, delayed_limit, seed, bins, hori
         owner=np.full(ids, -1, np.int32),
         turns=np.zeros(len(machine.pool_first), np.int64),
         nic_free=np.zeros((machine.instances, 2)),
-        front_free=np.zeros(len(machine.lane)),
+        passed_s=np.zeros(len(machine.lane)),
         event_s=np.zeros(events),
         event_what=np.zeros(events, np.int64),
         histogram=new_histogram(),

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from moai_planner.accuracy import steady
 from moai_planner.domain.provenance import Basis
 from moai_planner.domain.step import StepTimes
-from moai_planner.simulate import bench
 from moai_planner.simulate.bench import BenchSettings, simulate_bench
 from moai_planner.simulate.system import colocated, disaggregated
 from tests.simulate.builders import instance, transfer
@@ -377,9 +376,8 @@ def test_little_holds_in_waves(concurrency, ranks, workers):
 
 
 @pytest.mark.parametrize(("isl", "osl"), [(1024, 128), (8192, 512), (30000, 256)])
-def test_one_equal_request_on_each_rank_in_lockstep_comes_in_waves(isl, osl, monkeypatch):
+def test_one_equal_request_on_each_rank_in_lockstep_comes_in_waves(isl, osl):
     """Oracle: the event simulator, within 3 %. Prompts one after the other would take up to 8 times."""
-    monkeypatch.setattr(bench, "front_end_of", lambda *_: None)  # all at the same moment
     ranks = instance(TIMES, 10_000_000, 8, True, max_num_batched_tokens=8192)
     run = BenchSettings(80, np.inf, max_concurrency=8, input_tokens=isl, output_tokens=osl)
     counted = simulate_bench(colocated(ranks), run)

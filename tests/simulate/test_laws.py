@@ -10,7 +10,15 @@ from moai_planner.simulate import fields as f
 from moai_planner.simulate.bench import BenchSettings, bench_result, run_bench, simulate_bench
 from moai_planner.simulate.serve import Requests, serve
 from moai_planner.simulate.statistics import verdict
-from moai_planner.simulate.system import ROUTERS, System, build_machine, colocated, disaggregated
+from moai_planner.simulate.system import (
+    ROUTERS,
+    Group,
+    ServingLane,
+    System,
+    build_machine,
+    colocated,
+    disaggregated,
+)
 from tests.simulate.builders import plain_instance, transfer
 
 
@@ -46,6 +54,26 @@ def test_conservation_and_causality(system):
     assert np.all(served.ranks[:, f.PEAK_BLOCKS] <= served.ranks[:, f.BLOCKS])
     again = serve(build_machine(system), system, requests)
     assert again.finish_s.tobytes() == served.finish_s.tobytes()
+
+
+@pytest.mark.parametrize("limit", [0, 60])
+def test_requests_reach_a_lane_in_order_of_arrival(limit):
+    """Law: however long each is outside, none passes another of its lane; lanes do not wait for each other.
+
+    One is computed at a time, so requests are admitted as they came."""
+    rng = np.random.default_rng(1)
+    lane = np.arange(60) % 2
+    requests = Requests(np.zeros(60), rng.integers(50, 4000, 60), np.full(60, 3), lane)
+    one = ServingLane((Group(plain_instance(1, 900)),))
+    outside = np.where(lane == 0, 0.02, 0.5) + 1e-5 * requests.isl_tokens
+    system = System((one, one))
+    served = serve(build_machine(system), system, requests, limit=limit, overhead_s=outside)
+    for number in (0, 1):
+        own = lane == number
+        assert np.all(np.diff(served.admit_s[own]) > 0)
+        assert served.admit_s[own][0] == pytest.approx(outside[own][0])
+    assert np.all(served.admit_s >= outside - 1e-12)
+    assert served.start_s == pytest.approx(np.zeros(60), abs=1e-12)
 
 
 def test_a_prompt_waits_until_all_of_it_fits():
