@@ -2,9 +2,9 @@
 
 .venv-engine/bin/python benchmarks/front_end.py
 
-The simulator does not charge it (docs/simulator.md). Requests are sent at once to a model too small to
-matter; what the server's own process uses is counted, all its threads together, not how long it took, so that
-other processes on the cores do not count. Its tokenizer splits words; a real one takes longer. One JSON line.
+The simulator does not charge it (docs/simulator.md). Requests are sent at once to a tiny model; what the
+server's own process uses is counted, all its threads together, not how long it took, so that other processes
+on the cores do not count. Its tokenizer splits words; a real one takes longer. One JSON line.
 """
 
 from __future__ import annotations
@@ -14,26 +14,12 @@ import os
 import tempfile
 from pathlib import Path
 
+from moai_planner.domain.units import MICRO, MILLI
 from moai_planner.profile.front_door import Load, Server, ServeSettings, bench, serving, write_model
+from moai_planner.profile.small_models import SMALL_MODELS
 
 REQUESTS, LIMIT_S = 400, 300.0
-SHORT, LONG, FEW, MANY = 128, 4096, 2, 130
-MODEL = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 128,
-    "intermediate_size": 256,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "vocab_size": 2048,
-    "max_position_embeddings": 16384,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 10000.0,
-    "torch_dtype": "bfloat16",
-    "hidden_act": "silu",
-    "tie_word_embeddings": True,
-}
+SHORT, LONG, FEW, MANY = 128, 3072, 2, 130
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
@@ -54,18 +40,18 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "model"
-        write_model(folder, MODEL)
+        write_model(folder, SMALL_MODELS["tiny-dense"])
         # no platform: scheduler and API server stay two processes, as they are where there is a device
-        settings = ServeSettings(folder, "", 8192, 512, 8192, graphs=False)
+        settings = ServeSettings(folder, "", 4096, 512, 8192, graphs=False)
         with serving(settings, Path(name) / "server.log") as server:
             each_s(server, SHORT, FEW)
             few, many, long = (each_s(server, *load) for load in ((SHORT, FEW), (SHORT, MANY), (LONG, FEW)))
     streamed = (many - few) / (MANY - FEW)
     by_token = (long - few) / (LONG - SHORT)
     figures = {
-        "request_ms": 1e3 * (few - FEW * streamed - SHORT * by_token),
-        "prompt_token_us": 1e6 * by_token,
-        "streamed_token_us": 1e6 * streamed,
+        "request_ms": (few - FEW * streamed - SHORT * by_token) / MILLI,
+        "prompt_token_us": by_token / MICRO,
+        "streamed_token_us": streamed / MICRO,
     }
     print(json.dumps({"benchmark": "front_end"} | {name: round(value, 2) for name, value in figures.items()}))
 

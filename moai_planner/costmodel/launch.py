@@ -203,10 +203,12 @@ def _indexer_kernels(part: Attention, engine: Engine) -> int:
 
 
 def _attention_kernels(part: Attention, narrow: Narrow, engine: Engine, architecture: str) -> int:
+    where = (engine.name, architecture)
     if part.kind == "mla":
-        return _latent_kernels(narrow, (engine.name, architecture)) + _indexer_kernels(part, engine)
-    split = (engine.name, architecture) in SPLIT_GQA
-    own = LINEAR_KERNELS if part.kind == "linear" else SPLIT_GQA_KERNELS if split else GQA_KERNELS
+        return _latent_kernels(narrow, where) + _indexer_kernels(part, engine)
+    if part.kind == "linear":
+        return LINEAR_KERNELS + narrow.attention * QUANTISE_KERNELS
+    own = SPLIT_GQA_KERNELS if where in SPLIT_GQA else GQA_KERNELS
     return own + narrow.attention * QUANTISE_KERNELS
 
 

@@ -345,8 +345,7 @@ def run_events(m, s, arrival_s, overhead_s, delay, limit, policy, decode_policy,
 
     `delay`: requests reach the engine overhead_s[i] after they start (through a timed event), none of a lane
     before another that started earlier; otherwise all that is already in arrival_s and START is set before
-    the engine's arrival. Returns 0, or 1 when
-    requests are left that nothing can serve.
+    the engine's arrival. Returns 0, or 1 when requests are left that nothing can serve.
     """
     count = len(arrival_s)
     following = 0
