@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import time
 
-import numpy as np
 import pytest
 
 from moai_planner.catalog.traces import trace, trace_files
@@ -220,13 +218,3 @@ def test_a_directory_or_a_missing_file_is_named(tmp_path):
             trace(odd)
     with pytest.raises(InputError, match=r"capacity\.yaml: deployments\[0\]\.trace"):
         trace(str(tmp_path / "no.csv"), file="capacity.yaml", field="deployments[0].trace")
-
-
-def test_many_rows_take_a_moment(tmp_path):
-    """Large files go through the C parser, not through a loop."""
-    count = 400_000
-    rows = np.column_stack((np.arange(count), np.full(count, 700), np.full(count, 90)))
-    text = "Timestamp,Request tokens,Response tokens\n" + "\n".join(map(",".join, rows.astype(str))) + "\n"
-    started_s = time.process_time()
-    assert len(read(tmp_path, text)) == count
-    assert time.process_time() - started_s < 3

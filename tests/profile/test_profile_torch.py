@@ -16,7 +16,7 @@ from profile_models import small_model
 
 from moai_planner.domain.errors import InputError
 from moai_planner.domain.measured import Shard, StepShape
-from moai_planner.profile import engine, sweep, table, torch_engine, torch_layers
+from moai_planner.profile import sweep, table, torch_engine, torch_layers
 
 SMALL = ["--max-tokens", "128", "--max-batch", "4", "--max-context", "128"]
 MIXED = StepShape("mixed", 17, 3, 50)
@@ -100,23 +100,36 @@ def test_narrow_weights_run_through_every_layer(name):
 
 
 @pytest.mark.engine
-def test_windows_and_depth(tmp_path):
-    """A windowed layer reads less context; twice the layers take about twice the time."""
+def test_windows_and_depth(monkeypatch):
+    """A windowed layer attends to no more than its window; twice the layers are twice the work."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
     model = small_model("dense-40m")
     part = model.attention[0]
-    windowed = replace(model, attention=(replace(part, window_tokens=64),))
-    settings = engine.EngineSettings(tmp_path, "cpu", 2048, 32, 2048, model=model)
-    shape = StepShape("decode", 0, 32, 2000)
+    attend, lengths = torch.nn.functional.scaled_dot_product_attention, []
 
-    def seconds(one, asked=shape):
-        bench = torch_engine.start(replace(settings, model=one))
-        return min(record.cpu_s for record in torch_engine.run_shape(bench, asked, 5))
+    def recorded(query, key, *rest, **options):
+        lengths.append(key.shape[-2])
+        return attend(query, key, *rest, **options)
 
-    assert seconds(windowed) < 0.7 * seconds(model)
-    assert seconds(windowed, StepShape("prefill", 300, 0, 200)) > 0
-    deeper = tuple(replace(one, layers=16) for one in (*model.attention, *model.feed_forward))
-    twice = replace(model, layers=16, attention=deeper[:1], feed_forward=deeper[1:])
-    assert 1.2 < seconds(twice) / seconds(model) < 3.0
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded)
+
+    def work_of(part, shape):
+        """Longest context that attention reads, and flop of the products of all layers."""
+        lengths.clear()
+        bench = torch_layers.Bench(torch, "cpu", model, False, 32 * 2048)
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            stack = torch_layers.attention(bench, part)
+            stack.prepare(shape)()
+        return max(lengths), counter.get_total_flops() * stack.layers / stack.copies
+
+    windowed = replace(part, window_tokens=64)
+    decode, prefill = StepShape("decode", 0, 32, 2000), StepShape("prefill", 300, 0, 200)
+    assert [work_of(one, decode)[0] for one in (part, windowed)] == [2000, 64]
+    assert [work_of(one, prefill)[0] for one in (part, windowed)] == [300, 64]
+    deeper = replace(part, layers=2 * part.layers)
+    assert work_of(deeper, decode)[1] == 2 * work_of(part, decode)[1] > 0
 
 
 @pytest.mark.engine
