@@ -35,6 +35,8 @@ from moai_planner.domain.errors import InputError, Problem
 DIGEST_CHARACTERS = 16
 CORRECTION_DIGITS = 6
 FIGURE_DIGITS = 4
+ALL = "all"
+"""In place of a family's name: the rows of every family."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Figure:
     """Errors of one family's rows of one kind with something left out of the fit."""
 
     family: str
+    "A family's name or `ALL`."
     left_out: str
     kind: str
     n: int
@@ -164,11 +167,11 @@ def outcome_of(plan: Plan, done: Done, about: str) -> Outcome:
 
 
 def _figures(problem: JointProblem, solution: Solution, left: LeftOut) -> Iterator[Figure]:
-    """By family and kind: fitted, and with each grouping left out."""
+    """By family and kind, and for all families together: fitted, and with each grouping left out."""
     labels = left.labels
     kinds = np.array([plain_of(kind_of(name)) for name in FITTED_METRICS])[problem.metric]
-    for family in sorted(set(labels.family.tolist())):
-        own = labels.family == family
+    for family in (*sorted(set(labels.family.tolist())), ALL):
+        own = (labels.family == family) | (family == ALL)
         for grouping, errors in (("nothing", solution.errors), *left.errors.items()):
             several = grouping == "nothing" or len(set(getattr(labels, grouping)[own].tolist())) > 1
             for kind in sorted(set(kinds[own].tolist())):

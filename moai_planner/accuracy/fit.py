@@ -123,7 +123,7 @@ def _step(problem, theta, errors, slopes, rows, damping: float) -> np.ndarray:
     return -np.linalg.solve(normal + damping * np.diag(np.diag(normal)), pull)
 
 
-def errors_without_cells(
+def errors_without_each(
     problem: JointProblem, solution: Solution, slopes: np.ndarray, groups: Sequence[object]
 ) -> np.ndarray:
     r"""Errors of each row had its group been left out of the fit, to first order.

@@ -1,4 +1,5 @@
-"""Errors of calibration runs whose model, device or engine was left out of the whole fit: real refits.
+"""Errors of calibration runs whose model, device or engine was left out of the whole fit: real refits, for
+groups of a few values to first order.
 
 found = refit(problem, labels, solution, slopes, group)
 found.errors[members(labels, group)]                 # [values of the group] log(predicted / measured)
@@ -14,12 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moai_planner.accuracy.fit import Solution, errors_without_cells, fit
+from moai_planner.accuracy.fit import Solution, errors_without_each, fit
 from moai_planner.accuracy.joint import JointProblem
 
 REFIT_ITERATIONS = 6
 CELL, MODEL, DEVICE, FAMILY = "cell", "model", "accelerator", "family"
 REFITTED = (MODEL, DEVICE, FAMILY)
+FEWEST_REFITTED = 25
+"""Values of a group below which its refit would differ from the full fit by about a Newton step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,8 @@ def labels_of(problem: JointProblem, run: np.ndarray) -> Labels:
 def groups_of(labels: Labels) -> Iterator[Group]:
     """Every group that is refitted, in a fixed order."""
     for grouping in REFITTED:
-        for name in sorted(set(getattr(labels, grouping).tolist())):
+        names, values = np.unique(getattr(labels, grouping), return_counts=True)
+        for name in names[values >= FEWEST_REFITTED].tolist():
             yield Group(grouping, name)
 
 
@@ -110,10 +114,11 @@ def left_out(
     slopes: np.ndarray,
     refitted: dict[Group, np.ndarray],
 ) -> LeftOut:
-    """All groupings together: configurations to first order, the others as refitted."""
-    errors = {CELL: errors_without_cells(problem, solution, slopes, labels.cell)}
-    for grouping in REFITTED:
-        errors[grouping] = solution.errors.copy()
+    """All groupings together: to first order, and as refitted where that was done."""
+    errors = {
+        grouping: errors_without_each(problem, solution, slopes, getattr(labels, grouping))
+        for grouping in (CELL, *REFITTED)
+    }
     for group, found in refitted.items():
         errors[group.grouping][members(labels, group)] = found
     return LeftOut(labels, errors)

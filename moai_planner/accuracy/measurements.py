@@ -21,7 +21,16 @@ from moai_planner.accuracy.measurement_table import (
     stated_cv,
 )
 from moai_planner.accuracy.recipes import has_moreh_preset, recipe_of
-from moai_planner.accuracy.run import DP_NOT_GIVEN, METRICS, MONTH, Measurements, Run, Unsupported, Workers
+from moai_planner.accuracy.run import (
+    DP_NOT_GIVEN,
+    METRICS,
+    MONTH,
+    RATES,
+    Measurements,
+    Run,
+    Unsupported,
+    Workers,
+)
 from moai_planner.domain.units import MILLI, parse
 
 REQUESTS_PER_CONCURRENCY = 10
@@ -35,6 +44,7 @@ SHARED_PROMPTS = 45
 the load profiles that BLIS publishes with its runs (9 × 5, 11 × 4, 10 × 5)."""
 BLOCK_TOKENS = 16
 YEAR = re.compile(r"\d{4}")
+ONE_STEP = "two tokens generated (only the first step was measured)"
 READ_DRAFTS = ("none", "mtp", "draft")
 """How a `spec_decode` begins that is understood."""
 SHOWN = 40
@@ -76,6 +86,8 @@ def _run(cells: Mapping[str, str], number: dict[str, float], assumed: list[str])
     metrics = {name: number[name] for name in METRICS if name in number}
     notes = cells.get("notes", "")
     isl, osl = _lengths(cells, number, assumed)
+    if ONE_STEP in assumed:  # a rate there is the batch over that step: the same figure again
+        metrics = {name: value for name, value in metrics.items() if not name.startswith(RATES)}
     cv = _cv(cells, number, assumed)
     workers = _workers(cells, number, assumed)
     rate = re.search(r"arrivals, (\d+)/s", notes)
@@ -175,7 +187,7 @@ def _lengths(cells: Mapping[str, str], number: dict[str, float], assumed: list[s
     osl = number.get("osl_mean", told) if spread or not told else told
     if not osl and "itl_ms_mean" in number:
         osl = 2.0
-        assumed.append("two tokens generated (only the first step was measured)")
+        assumed.append(ONE_STEP)
     if not isl or not osl:
         raise _Missing("isl or osl is not given")
     return isl, osl

@@ -29,7 +29,7 @@ from moai_planner.accuracy.recipes import (
     starts_cold,
 )
 from moai_planner.accuracy.run import DP_NOT_GIVEN, Run, Unsupported, Workers
-from moai_planner.costmodel.checks import layout_problems
+from moai_planner.costmodel.checks import layout_problems, precision_problems
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import kv_transfer, memory_budget
 from moai_planner.domain.accelerator import Accelerator
@@ -49,7 +49,14 @@ MeasuredOf = Callable[[Accelerator, str, Model, Precision, Layout], tuple[Measur
 """Steps or operators that were timed of a configuration; empty where none were."""
 
 DEVICES_PER_NODE = 8
-PROMPT_BUDGET_TOKENS = {"vllm": 8192, "moreh-vllm": 8192, "atom": 16384, "sglang": 16384, "trtllm": 8192}
+PROMPT_BUDGET_TOKENS = {
+    "vllm": 8192,
+    "moreh-vllm": 8192,
+    "atom": 16384,
+    "sglang": 16384,
+    "trtllm": 8192,
+    "tt-metal": 8192,
+}
 """Prompt tokens that one step may hold, by engine (their defaults on large devices)."""
 DEFAULT_BUDGET_TOKENS = 8192
 FOUR_BIT_EXPERTS, NAMED_BY_A_PART = "fp4", ("fp8", "mxfp4")
@@ -61,6 +68,9 @@ VLLM_SEQUENCES, SMALL_SEQUENCES = 1024, 256
 else 2048 and 256 (`EngineArgs.get_batch_defaults`)."""
 SEPARATE_PREFILL = ("sglang", "atom")
 """Engines that run prompts in steps of their own instead of beside decoding."""
+ONE_BY_ONE = ("tt-metal",)
+"""Engines that compute the prompts of a batch one by one and report the time of one (104 ms on one n150 are
+too few at its peak for 32 prompts of 128 tokens of an 8B model)."""
 ASYNCHRONOUS_SINCE = {"vllm": (0, 14), "moreh-vllm": (0, 14)}
 """Release from which an engine prepares the next step while the device computes (vLLM v0.14.0 release notes:
 asynchronous scheduling on by default). An engine that states no release is taken as a newer one."""
@@ -191,6 +201,7 @@ class _Table:
             min(_most_sequences(run, accelerator), decode_slots(run)),
             kv_tokens,
             int(last.engine in SEPARATE_PREFILL),
+            int(last.engine in ONE_BY_ONE),
             int(_comes_in_waves(run)),
             hold_steps(run),
             receive_steps(run, accelerator),
@@ -209,6 +220,8 @@ class _Table:
     ) -> int:
         accelerator = self.accelerator_of(workers.accelerator)
         precision = _precision(run, model)
+        for problem in precision_problems(precision, accelerator.platform, "", "precision"):
+            raise _CannotPredict(f"{problem.field} {problem.value}: {problem.remedy}")
         instances = workers.count * workers.dp
         load = run.concurrency or run.requests
         most = min(load / instances, _most_sequences(run, accelerator))

@@ -12,6 +12,7 @@ from statistics import fmean, median
 
 from moai_planner.accuracy.choices import CLOSE, DEVICES, PROMISES_MS, Duel, Pick, duels, picks
 from moai_planner.accuracy.compare import Pair, group
+from moai_planner.accuracy.leave_out import FEWEST_REFITTED
 from moai_planner.accuracy.noise import NoiseRow, noise_floor
 from moai_planner.accuracy.peaks import Beyond
 from moai_planner.accuracy.picture import concurrency_picture, scatter_picture
@@ -147,7 +148,8 @@ def _goals(held: Sequence[Pair], fought: Sequence[Duel], left: Sequence[Left]) -
     for what, goal, group_name in (("device", "15 %", "accelerator"), ("model", "10 %", "model")):
         rows = [row for row in left if row.left_out == group_name and row.kind == "tpot_s"]
         found = "; ".join(_told(row) for row in rows) or "no rows"
-        lines.append(f"| leave one {what} out: TPOT, by family | {goal} | {found} | nobody reports it |")
+        name = f"leave one {what} out: TPOT, by family and of all rows"
+        lines.append(f"| {name} | {goal} | {found} | nobody reports it |")
     head = "| what | goal | found | best known elsewhere |\n| --- | --- | --- | --- |\n"
     return "## Goals and what is reached\n\nMedian absolute error unless said.\n\n" + head + "\n".join(lines)
 
@@ -252,7 +254,8 @@ def _left_out(left: Sequence[Left]) -> str:
     return (
         "## Leaving groups out of the fit\n\n"
         "Calibration rows, median absolute error. A model, a device or a family (an engine on a platform) is "
-        "left out by a refit of everything without any of its rows; an engine configuration to first order. "
+        "left out by a refit of everything without any of its rows; an engine configuration, and what has "
+        f"fewer than {FEWEST_REFITTED} values, to first order. "
         "\\* = the family had rows of nothing else: its error is that of corrections borrowed from other "
         "engines, fitted to other models.\n\n"
         + head + rule + "\n".join(lines)

@@ -60,6 +60,7 @@ RUN = np.dtype(
         ("max_sequences", np.float64),
         ("kv_tokens", np.float64),
         ("separate", np.int64),  # prompts run in steps of their own (SGLang), not beside decoding
+        ("one_by_one", np.int64),  # prompts of a batch one after the other, the first token timed for one
         ("waves", np.int64),  # equal requests that start and end together (`steady_waves`)
         ("hold_steps", np.float64),  # a prompt waits at most so long for prompts on the other ranks
         ("receive_steps", np.float64),  # decode steps between two looks for new requests
@@ -152,16 +153,20 @@ def _solve(decode_s, tokens, mixed_s, scalars, runs, out):
 
 @njit(cache=True)
 def _static(table, run):
-    """One batch, all prompts at once, then all decode together."""
+    """One batch, all prompts at once (or one by one), then all decode together."""
     ranks = run.decode_workers * run.decode_ranks
     batch = max(1.0, run.requests / ranks)
     prompt = run.isl_tokens * (1.0 - run.hit_frac)
     chunks = max(1.0, math.ceil(batch * prompt / run.budget_tokens))
     prefill = chunks * mixed_base_s(table, batch * prompt / chunks) + table[3][0] * batch * 0.5 * prompt**2
+    first = prefill
+    if run.one_by_one:
+        first = prefill_s(table, run, prompt, run.budget_tokens)
+        prefill = batch * first
     step = decode_step_s(table, run, batch, batch * context_tokens(run))
-    ttft = prefill + table[3][3]
+    ttft = first + table[3][3]
     tpot = step / run.accepted_tokens
-    e2el = ttft + tpot * (run.osl_tokens - 1.0)
+    e2el = prefill + table[3][3] + tpot * (run.osl_tokens - 1.0)
     return ttft, ttft, tpot, e2el, run.requests / e2el, batch, step, ttft, tpot
 
 

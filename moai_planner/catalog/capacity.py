@@ -136,7 +136,7 @@ def _deployment(entry: DeploymentEntry) -> Deployment:
     return Deployment(
         name=entry.name,
         model=served,
-        precision=formats.with_kv("bf16" if entry.kv_dtype == "auto" else entry.kv_dtype),
+        precision=formats if entry.kv_dtype == "auto" else formats.with_kv(entry.kv_dtype),
         trace=requests,
         workload=summarise(
             requests,
@@ -198,7 +198,7 @@ def _assumptions(
                 f"from the longest request of {written.trace}"
             )
         if written.kv_dtype == "auto":
-            yield f"deployment {deployment.name}: KV cache in bf16"
+            yield f"deployment {deployment.name}: KV cache in {deployment.precision.kv}"
 
 
 def _digests(entry: CapacityFile, read: Iterable[Path]) -> Iterator[tuple[str, str]]:

@@ -32,6 +32,7 @@ from moai_planner.domain.corrections import (
     corrected,
     family_name,
     is_native,
+    measured_as,
     pace_name,
     parts_of,
 )
@@ -87,7 +88,7 @@ def _wanted(accelerator: Accelerator, engine: str, precision: Precision) -> Want
         accelerator.id,
         accelerator.architecture,
         accelerator.platform,
-        engine,
+        measured_as(engine, accelerator.platform),
         precision.kernels,
         is_native(accelerator, precision.kernels),
     )

@@ -10,7 +10,7 @@ from moai_planner.catalog.parameters import parameters_for
 from moai_planner.catalog.yaml_file import near
 from moai_planner.cli.measured_profiles import model_on, profile_for, profile_path
 from moai_planner.costmodel.breakdown import OperationTime
-from moai_planner.costmodel.checks import layout_problems
+from moai_planner.costmodel.checks import layout_problems, precision_problems
 from moai_planner.costmodel.comm import fast_domain
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.measured import MeasuredSteps
@@ -105,6 +105,8 @@ def answer(question: Question) -> Answer:
         problems, lambda name, *who: model_on(name, device_id, *who), question.model, "MODEL"
     )
     precision = _precision(question, chosen_model, problems)
+    if precision and device:
+        problems += precision_problems(precision, device.platform, COMMAND, "--precision")
     network_bytes_per_s = _network(question, device, problems)
     layout = Layout(question.tp, question.pp, question.dp, question.ep)
     if chosen_model and min(vars(layout).values()) >= 1:

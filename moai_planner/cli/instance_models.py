@@ -10,7 +10,7 @@ def instance_model(
     from moai_planner.catalog.accelerators import accelerator
     from moai_planner.catalog.parameters import parameters_for
     from moai_planner.cli.measured_profiles import model_on, profile_for
-    from moai_planner.costmodel.checks import layout_problems
+    from moai_planner.costmodel.checks import layout_problems, precision_problems
     from moai_planner.costmodel.configuration import Configuration
     from moai_planner.costmodel.serving import step_times
     from moai_planner.domain.errors import InputError, Problem
@@ -26,6 +26,8 @@ def instance_model(
         problems.append(
             Problem("command line", "--precision", str(formats), "one of " + ", ".join(PRECISIONS))
         )
+    else:
+        problems += precision_problems(PRECISIONS[formats], device.platform, "command line", "--precision")
     layout = Layout(tp, pp, dp, ep)
     if min(tp, pp, dp, ep) < 1:
         problems.append(Problem("command line", "--tp --pp --dp --ep", str(layout), "degrees of 1 or more"))

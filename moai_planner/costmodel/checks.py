@@ -1,10 +1,26 @@
-"""Whether a layout can run a model at all: divisibility and devices, as problems with remedies."""
+"""Whether a layout can run a model at all, and a platform its number format: problems with remedies."""
 
 from __future__ import annotations
 
 from moai_planner.domain.errors import Problem
 from moai_planner.domain.layout import Layout
 from moai_planner.domain.model import Model
+from moai_planner.domain.precision import PRECISIONS, Precision
+
+
+def precision_problems(precision: Precision, platform: str, file: str, field: str) -> list[Problem]:
+    """A format that no engine of the platform reads; empty where one does.
+
+    >>> precision_problems(PRECISIONS["bfp8"], "cuda", "capacity.yaml", "precision")[0].value
+    'bfp8'
+    >>> precision_problems(PRECISIONS["bfp8"], "tt", "capacity.yaml", "precision")
+    []
+    """
+    if precision.read_on(platform):
+        return []
+    others = ", ".join(name for name, one in PRECISIONS.items() if one.read_on(platform))
+    remedy = f"engines of platform {platform} do not read it; take one of {others}"
+    return [Problem(file, field, precision.id, remedy)]
 
 
 def layout_problems(model: Model, layout: Layout, file: str = "layout") -> list[Problem]:

@@ -43,6 +43,19 @@ LEVELS = (
 )
 
 
+PLATFORM_ENGINES = {"tt": "tt-metal"}
+"""Platforms whose models run in one library, whichever server is in front (vLLM's plugin calls tt-metal)."""
+
+
+def measured_as(engine: str, platform: str) -> str:
+    """The engine whose rows speak for this one there.
+
+    >>> measured_as("vllm", "tt"), measured_as("vllm", "cuda")
+    ('tt-metal', 'vllm')
+    """
+    return PLATFORM_ENGINES.get(platform, engine)
+
+
 def family_name(engine: str, platform: str) -> str:
     """An engine on a platform."""
     return f"{engine}-{platform}"

@@ -20,12 +20,14 @@ _BITS = {
     "fp8": 8.0,
     "int8": 8.0,
     "mxfp8": 8.25,  # one 8-bit scale per 32
+    "bfp8": 8.5,  # one 8-bit exponent per 16
     "mxfp4": 4.25,  # one 8-bit scale per 32
     "nvfp4": 4.5,  # one 8-bit scale per 16
     "int4": 4.125,  # one 16-bit scale per 128
     "awq": 4.15625,  # 16-bit scale and 4-bit zero per 128
 }
-"""Bits an element takes with its share of block scales (OCP MX v1.0; NVFP4 and AWQ model cards)."""
+"""Bits an element takes with its share of block scales (OCP MX v1.0; NVFP4 and AWQ model cards; BFLOAT8_B of
+Tenstorrent's tt-metal documentation)."""
 
 _MULTIPLIED_AS = {
     "fp32": "fp32",
@@ -34,11 +36,16 @@ _MULTIPLIED_AS = {
     "fp8": "fp8",
     "int8": "int8",
     "mxfp8": "fp8",
+    "bfp8": "fp8",
     "mxfp4": "fp4",
     "nvfp4": "fp4",
     "int4": "bf16",
     "awq": "bf16",
 }
+
+
+_PLATFORM = {"bfp8": "tt"}
+"""The only platform whose engines read a format."""
 
 
 def bytes_per_element(number_format: str) -> float:
@@ -69,6 +76,15 @@ class Precision:
         """The precision that shares its kernels and therefore its efficiencies: 16-bit formats run alike."""
         return "bf16" if self.id == "fp16" else self.id
 
+    @property
+    def made_on_load(self) -> bool:
+        """The engine makes it of a 16-bit checkpoint; nobody publishes weights in it."""
+        return self.id in _PLATFORM
+
+    def read_on(self, platform: str) -> bool:
+        """Whether engines of the platform take weights of this format."""
+        return _PLATFORM.get(self.id, platform) == platform
+
     def with_kv(self, kv: str) -> Precision:
         """The same weights with another KV format."""
         return replace(self, kv=kv)
@@ -78,6 +94,7 @@ PRECISIONS: dict[str, Precision] = {
     "bf16": Precision("bf16", "bf16", "bf16", "bf16"),
     "fp16": Precision("fp16", "fp16", "fp16", "fp16"),
     "fp8": Precision("fp8", "fp8", "fp8", "fp8"),
+    "bfp8": Precision("bfp8", "bfp8", "bfp8", "bfp8", "bfp8", "bfp8"),
     "int8": Precision("int8", "int8", "int8", "int8"),
     "int4": Precision("int4", "int4", "int4", "int4"),
     "awq": Precision("awq", "awq", "awq", "awq"),
@@ -85,7 +102,8 @@ PRECISIONS: dict[str, Precision] = {
     "nvfp4": Precision("nvfp4", "bf16", "nvfp4", "nvfp4"),
     "fp4": Precision("fp4", "fp8", "fp8", "mxfp4"),
 }
-"""`mxfp4` and `nvfp4` checkpoints keep attention in bf16; `fp4` is fp4 experts with the rest fp8."""
+"""`mxfp4` and `nvfp4` checkpoints keep attention in bf16; `fp4` is fp4 experts with the rest fp8; `bfp8` is
+what Tenstorrent's engine makes of weights and KV when it loads them."""
 
 
 def precision(precision_id: str) -> Precision:

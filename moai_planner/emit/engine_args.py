@@ -25,7 +25,7 @@ Arguments = dict[str, Any]
 _DTYPE = {"fp16": "float16", "fp32": "float32", "awq": "float16"}
 "Format that activations run in, by precision; the rest run in bfloat16."
 
-_KV_DTYPE = {"bf16": "bfloat16", "fp16": "float16", "fp8": "fp8"}
+_KV_DTYPE = {"bf16": "bfloat16", "fp16": "float16", "fp8": "fp8", "bfp8": "auto"}
 
 _QUANTISED_ON_LOAD = {"fp8": "fp8"}
 "Precisions that vLLM makes from a bf16 checkpoint while it loads."

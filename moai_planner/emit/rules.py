@@ -153,7 +153,7 @@ def weights_as_planned(process: Process, launch: Launch) -> Iterator[Finding]:
     native, planned = deployment.model.native_precision, deployment.precision.id
     if native == planned or process.rank:
         return
-    if "quantization" in number_formats(process, launch):
+    if "quantization" in number_formats(process, launch) or deployment.precision.made_on_load:
         message = f"published in {native}, made {planned} while loading"
     elif "" in launch.options.model_paths or deployment.name in launch.options.model_paths:
         return

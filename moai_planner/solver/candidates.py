@@ -135,6 +135,9 @@ def _cases(
     rejected: Counter,
 ) -> list[_Case]:
     counted: Counter = Counter()
+    if not deployment.precision.read_on(pool.accelerator.platform):
+        rejected[f"{deployment.name}: {pool.accelerator.id} does not read {deployment.precision.id}"] += 1
+        return []
     parameters = parameters_for(pool.accelerator, request.options.engine, deployment.precision)
     found = []
     for layout in layouts(deployment, pool, counted):

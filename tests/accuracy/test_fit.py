@@ -14,10 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from moai_planner.accuracy import fit as fitting
+from moai_planner.accuracy import leave_out
 from moai_planner.accuracy.calibrate import Sources, advance, outcome_of, plan_of, resumed, stored
 from moai_planner.accuracy.compare import pairs_of
 from moai_planner.accuracy.families import spread_of
-from moai_planner.accuracy.fit import CalibrationRuns, Solution, calibration_runs, errors_without_cells
+from moai_planner.accuracy.fit import CalibrationRuns, Solution, calibration_runs, errors_without_each
 from moai_planner.accuracy.intervals import ends
 from moai_planner.accuracy.leave_out import excluded, members, refit
 from moai_planner.accuracy.measurements import parse_measurements, read_measurements
@@ -70,8 +71,9 @@ def test_validate_rows_do_not_touch_the_fit(monkeypatch):
     assert files(corrupted) == first
 
 
-def test_resuming_anywhere_gives_the_same_bytes():
+def test_resuming_anywhere_gives_the_same_bytes(monkeypatch):
     """After any number of steps, through JSON, the rest gives the files of a run never stopped."""
+    monkeypatch.setattr(leave_out, "FEWEST_REFITTED", 1)
     made = plan()
     states = [json.dumps(stored(made, done)) for done in advance(made)]
     *_, last = advance(made)
@@ -91,11 +93,19 @@ def test_a_state_of_other_rows_is_not_used():
     assert resumed(made, state).theta is not None and resumed(other, state).theta is None
 
 
-KILLED = """
-import os, signal
-from moai_planner.accuracy import calibrate
+PLAIN = """
+from moai_planner.accuracy import leave_out
 from moai_planner.cli.main import app
 
+leave_out.FEWEST_REFITTED = 1
+app()
+"""
+KILLED = """
+import os, signal
+from moai_planner.accuracy import calibrate, leave_out
+from moai_planner.cli.main import app
+
+leave_out.FEWEST_REFITTED = 1
 left = [3]
 real = calibrate.refit
 
@@ -120,13 +130,31 @@ def test_killed_calibration_goes_on_where_it_was(tmp_path):
     first = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert first.returncode == -signal.SIGKILL, first.stderr
     assert [path.name for path in killed.iterdir()] == [".calibration.json"]
-    plain = [sys.executable, "-m", "moai_planner.cli.main", *arguments]
+    plain = [sys.executable, "-c", PLAIN, *arguments]
     second = subprocess.run([*plain, str(killed)], env=environment, capture_output=True, text=True)
     assert second.returncode == 0 and "3 steps done before" in second.stderr
     assert subprocess.run([*plain, str(whole)], env=environment, capture_output=True).returncode == 0
     assert {p.name: p.read_bytes() for p in killed.iterdir()} == {
         p.name: p.read_bytes() for p in whole.iterdir()
     }
+
+
+def test_small_groups_are_left_out_to_first_order(monkeypatch):
+    """Without a refit a group's errors are near those of its refit: nearer than the fit's own."""
+    monkeypatch.setattr(leave_out, "FEWEST_REFITTED", 1)
+    made = plan()
+    *_, done = advance(made)
+    solution = Solution(done.theta, made.problem.errors(done.theta))
+    slopes = made.problem.jacobian(done.theta)
+    refitted, linear = (
+        leave_out.left_out(made.problem, made.labels, solution, slopes, found).errors
+        for found in (dict(done.refitted), {})
+    )
+    for group in made.groups:
+        own = members(made.labels, group)
+        errors = refitted[group.grouping][own]
+        off = np.abs(linear[group.grouping][own] - errors).mean()
+        assert off < 0.5 * np.abs(solution.errors[own] - errors).mean() + 0.005, group
 
 
 def test_derivatives_are_those_of_the_errors():
@@ -182,7 +210,7 @@ def test_left_out_errors_equal_a_refit_of_a_linear_model():
 
     x = solve(np.ones(rows, bool))
     problem = SimpleNamespace(weight=np.ones(rows), spread=np.ones(fields))
-    found = errors_without_cells(problem, Solution(x, design @ x - target), design, groups)
+    found = errors_without_each(problem, Solution(x, design @ x - target), design, groups)
     for group in range(4):
         own = np.array(groups) == group
         expected = design[own] @ solve(~own) - target[own]

@@ -125,6 +125,20 @@ def test_kind_of_run_is_read_from_the_notes():
     assert (run.arrivals, run.requests, run.concurrency) == ("static", 8, 8)
 
 
+ONE_STEP = "id,model,precision,engine,topology,accelerator,tp,isl,concurrency,itl_ms_mean,output_tps,notes\n"
+
+
+def test_a_rate_of_one_step_is_its_time_again():
+    """A row that gives no output length and the time of one step: its rate is the batch over that time."""
+    cells = "a,meta-llama/Llama-3.1-8B-Instruct,bfp8,tt-metal,colocated,{},1,128,32,38.5,831,static batch\n"
+    (run,) = parse_measurements(ONE_STEP + cells.format("tt_n150"), "t.csv").runs
+    assert run.metrics == {"itl_ms_mean": 38.5} and run.osl_tokens == 2
+    assert len(prepare([run], model, accelerator, parameters_for).runs) == 1
+    (other,) = parse_measurements(ONE_STEP + cells.format("h100_sxm"), "t.csv").runs
+    (left_out,) = prepare([other], model, accelerator, parameters_for).unsupported
+    assert "bfp8: engines of platform cuda" in left_out.reason
+
+
 POOLS = (
     "id,model,engine,topology,accelerator,prefill_workers,prefill_tp,prefill_dp,prefill_ep,"
     "decode_workers,decode_tp,decode_dp,decode_ep,isl,osl,concurrency\n"

@@ -386,3 +386,14 @@ def test_one_equal_request_on_each_rank_in_lockstep_comes_in_waves(isl, osl):
     assert found["ttft_s"] == pytest.approx(counted["mean_ttft_ms"] / 1e3, rel=0.03)
     assert found["tpot_s"] == pytest.approx(counted["mean_tpot_ms"] / 1e3, rel=0.03)
     assert found["req_per_s"] == pytest.approx(counted["request_throughput"], rel=0.03)
+
+
+@pytest.mark.parametrize("requests", [1, 32])
+def test_prompts_one_by_one_are_timed_for_one(requests):
+    """Law: the first token is that of one prompt whatever the batch; the batch waits for all of them."""
+    fields = {"arrivals": steady.STATIC, "isl_tokens": 128, "osl_tokens": 2, "concurrency": requests}
+    alone = solve(**fields, requests=1)
+    found = solve(**fields, requests=requests, one_by_one=1)
+    assert found["ttft_s"] == pytest.approx(alone["ttft_s"])
+    waited = found["e2el_s"] - found["tpot_s"] - TIMES.request_s
+    assert waited == pytest.approx(requests * (alone["ttft_s"] - TIMES.request_s))

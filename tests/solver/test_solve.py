@@ -10,6 +10,7 @@ from capacity_requests import deployment, parameters_for, pool, request
 from moai_planner.catalog.plan_file import dump_plan
 from moai_planner.costmodel.memory import memory_budget
 from moai_planner.domain.layout import Layout
+from moai_planner.domain.precision import precision
 from moai_planner.solver.candidates import find_candidates
 from moai_planner.solver.repair import tightened
 from moai_planner.solver.solve import prepare, solve
@@ -230,3 +231,12 @@ def test_more_memory_never_serves_less():
 
     served_at = [most(share) for share in (1.0, 1.01, 1.02, 1.05, 1.1, 1.3, 2.0)]
     assert served_at == sorted(served_at)
+
+
+def test_a_format_is_planned_only_where_it_is_read(chat):
+    """bfp8 exists on Tenstorrent alone: other devices are left out with the reason."""
+    narrow = replace(chat, precision=precision("bfp8"))
+    asked = request([pool("h200_sxm", 1), pool("tt_p150", 1)], [narrow])
+    options, _, rejected = prepare(asked, parameters_for)
+    assert {option.pool.accelerator.id for option in options} == {"tt_p150"}
+    assert rejected["chat: h200_sxm does not read bfp8"] == 1
