@@ -78,7 +78,8 @@ def parts_of(
 
     Kernels that widen weights are others than those that multiply them: formats count apart. Those that
     multiply four bits are one kind, whatever the block that shares a scale and the format of other layers.
-    Kernels of a format are written anew for each architecture.
+    Kernels of a format are written anew for each architecture. A platform with a library of its own shares
+    nothing with the others: its rows would move theirs.
 
     What was found of an engine's narrower products says nothing of 16-bit ones: these stream at 0.77
     (hipBLASLt) to 0.92 (wvSplitK) of MI300X's memory (ROCm/rocm-libraries pull request 12329: 2.02 GB in 497
@@ -86,6 +87,8 @@ def parts_of(
 
     >>> parts_of("cuda", "Hopper", "vllm", "mxfp4", False)[3]
     ('number_format', 'widened mxfp4-cuda')
+    >>> parts_of("tt", "Wormhole", "tt-metal", "bfp8", True)[0]
+    ('platform', 'tt')
     >>> parts_of("cuda", "Blackwell", "vllm", "mxfp4", True)[3:5]
     (('number_format', 'four-bit-cuda'), ('format_kernels', 'four-bit-Blackwell'))
     >>> [level for level, _ in parts_of("cuda", "Hopper", "vllm", "fp8", True)[5:]]
@@ -96,8 +99,9 @@ def parts_of(
     kernels = _kernels(number_format, native)
     family = family_name(engine, platform)
     own = ((ENGINE_PRODUCTS, engine), (FAMILY_PRODUCTS, family)) if kernels != WIDE_FORMAT else ()
+    common = () if platform in PLATFORM_ENGINES else ((EVERYWHERE, "all"),)
     return (
-        (EVERYWHERE, "all"),
+        *common,
         (PLATFORM, platform),
         (ARCHITECTURE, architecture),
         (NUMBER_FORMAT, f"{kernels}-{platform}"),
