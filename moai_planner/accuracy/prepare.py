@@ -33,6 +33,7 @@ from moai_planner.costmodel.checks import layout_problems, precision_problems
 from moai_planner.costmodel.configuration import Configuration
 from moai_planner.costmodel.serving import kv_transfer, memory_budget
 from moai_planner.domain.accelerator import Accelerator
+from moai_planner.domain.corrections import measured_as
 from moai_planner.domain.errors import InputError, Problem
 from moai_planner.domain.layout import Engine, Layout
 from moai_planner.domain.measured import MeasuredPoint
@@ -66,7 +67,7 @@ SMALL_BUDGET_TOKENS = 2048
 VLLM_SEQUENCES, SMALL_SEQUENCES = 1024, 256
 """vLLM's server: 8192 tokens and 1024 sequences on devices of 70 GiB and more that are newer than Ampere,
 else 2048 and 256 (`EngineArgs.get_batch_defaults`)."""
-SEPARATE_PREFILL = ("sglang", "atom")
+SEPARATE_PREFILL = ("sglang", "atom", "tt-metal")
 """Engines that run prompts in steps of their own instead of beside decoding."""
 ONE_BY_ONE = ("tt-metal",)
 """Engines that compute the prompts of a batch one by one and report the time of one (104 ms on one n150 are
@@ -181,6 +182,7 @@ class _Table:
         staged, token_s = self._transfer(run, prefill, decode)
         kv_tokens = self._kv_tokens(run, decode)
         engine = self.configurations[prefill].engine
+        library = measured_as(last.engine, accelerator.platform)
         return (
             prefill,
             decode,
@@ -200,8 +202,8 @@ class _Table:
             engine.max_num_batched_tokens,
             min(_most_sequences(run, accelerator), decode_slots(run)),
             kv_tokens,
-            int(last.engine in SEPARATE_PREFILL),
-            int(last.engine in ONE_BY_ONE),
+            int(library in SEPARATE_PREFILL),
+            int(library in ONE_BY_ONE),
             int(_comes_in_waves(run)),
             hold_steps(run),
             receive_steps(run, accelerator),
