@@ -13,6 +13,7 @@ import numpy as np
 from moai_planner.accuracy.kinds import FIRST, RATE, STEP, WHOLE, kind_of, plain_of
 from moai_planner.accuracy.leave_out import CELL, FAMILY
 from moai_planner.accuracy.residuals import Residuals
+from moai_planner.domain.corrections import LIBRARY_FAMILIES
 from moai_planner.domain.parameters import Parameters
 
 CONFIDENCE = 0.8
@@ -97,15 +98,16 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, share: float) -> 
 def widening(residuals: Residuals, grouping: str) -> dict[str, float]:
     """Plain kind → how much wider errors are with such a group left out than with a configuration (≥ 1).
 
-    Counted on groups that leave others behind in their family; each group weighs the same. A whole request
-    and a rate widen no more than the parts that they are made of.
+    Counted on groups that leave others behind in their family, platforms with a library of their own aside (a
+    few rows of many models each); each group weighs the same. A whole request and a rate widen no more than
+    the parts that they are made of.
     """
     labels = residuals.labels
     names = getattr(labels, grouping)
-    several = np.ones(len(names), bool)
+    several = ~np.isin(labels.family, LIBRARY_FAMILIES)
     if grouping != FAMILY:
         count = {f: len(np.unique(names[labels.family == f])) for f in np.unique(labels.family)}
-        several = np.array([count[f] > 1 for f in labels.family])
+        several &= np.array([count[f] > 1 for f in labels.family])
     plain = np.array([plain_of(kind) for kind in residuals.kinds])
     powers = {
         kind: _ratio(residuals, several & (plain == kind), grouping) for kind in (STEP, FIRST, WHOLE, RATE)

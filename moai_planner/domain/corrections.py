@@ -61,6 +61,10 @@ def family_name(engine: str, platform: str) -> str:
     return f"{engine}-{platform}"
 
 
+LIBRARY_FAMILIES = tuple(family_name(engine, platform) for platform, engine in PLATFORM_ENGINES.items())
+"""Families that share nothing with the others."""
+
+
 def pace_name(engine: str, architecture: str) -> str:
     """Whose software gets faster from month to month: an engine on an architecture."""
     return f"{engine} {architecture}"
