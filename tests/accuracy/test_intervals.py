@@ -56,6 +56,16 @@ def test_what_could_not_be_left_out_is_not_taken_as_known():
     assert powers[STEP] == 1.0 and powers[FIRST] == UNTESTED_POWER
 
 
+def test_a_library_of_its_own_makes_nobody_else_surer():
+    """Law: many models of a few exact rows each, on a platform that shares nothing, leave the widening as it is."""
+    near, far = np.full(24, 0.1), np.full(24, 0.15)
+    alone = residuals(6, near, None, {MODEL: far})
+    many = residuals(6, np.append(near, np.full(24, 0.1)), None, {MODEL: np.append(far, np.full(24, 0.1))})
+    many.labels.family = np.array(["vllm-cuda"] * 24 + ["tt-metal-tt"] * 24)
+    many.labels.model = np.append(alone.labels.model, [f"t{i // 2}" for i in range(24)])
+    assert widening(many, MODEL) == widening(alone, MODEL)
+
+
 @pytest.mark.parametrize("metric", ["tpot_ms_mean", "ttft_ms_mean", "output_tps", "e2el_s_mean"])
 def test_a_device_without_rows_is_no_surer_than_its_family(metric):
     """A new model on A100 (nothing measured there): as wide as on H100 where vLLM was, or wider."""
