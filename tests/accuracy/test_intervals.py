@@ -57,7 +57,7 @@ def test_what_could_not_be_left_out_is_not_taken_as_known():
 
 
 def test_a_library_of_its_own_makes_nobody_else_surer():
-    """Law: many models of a few exact rows each, on a platform that shares nothing, leave the widening as it is."""
+    """Law: many models of a few exact rows each, on a platform that shares nothing, widen nothing."""
     near, far = np.full(24, 0.1), np.full(24, 0.15)
     alone = residuals(6, near, None, {MODEL: far})
     many = residuals(6, np.append(near, np.full(24, 0.1)), None, {MODEL: np.append(far, np.full(24, 0.1))})
