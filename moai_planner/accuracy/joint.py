@@ -21,7 +21,7 @@ from moai_planner.accuracy.predict import Predictor, metrics_of
 from moai_planner.accuracy.prepare import ParametersOf, Prepared, subset
 from moai_planner.accuracy.run import Run
 from moai_planner.costmodel.configuration import Configuration
-from moai_planner.domain.corrections import Part, is_native, pace_name, parts_of
+from moai_planner.domain.corrections import Part, is_native, measured_as, pace_name, parts_of
 from moai_planner.domain.model import APPROXIMATED_ARCHITECTURES
 from moai_planner.domain.parameters import Parameters, from_vector, to_vector
 from moai_planner.domain.units import MILLI, NANO
@@ -76,7 +76,7 @@ class JointProblem:
 
     def _add_paces(self) -> None:
         """Columns of their own: a factor on the times of the runs of a period."""
-        keys = [pace_name(c.engine.name, c.accelerator.architecture) for c in self.prepared.decoders]
+        keys = [pace_name(_library(c), c.accelerator.architecture) for c in self.prepared.decoders]
         first = len(self.columns)
         paces = [(key, period) for key, own in periods_of(self.runs, keys).items() for period in own]
         place = {label: first + i for i, label in enumerate(paces)}
@@ -160,10 +160,14 @@ class _Part:
         self.sets = sorted(set(self.set_of.tolist()))
 
 
+def _library(c: Configuration) -> str:
+    return measured_as(c.engine.name, c.accelerator.platform)
+
+
 def _parts(c: Configuration) -> tuple[Part, ...]:
     device, number_format = c.accelerator, c.precision.kernels
     native = is_native(device, number_format)
-    return parts_of(device.platform, device.architecture, c.engine.name, number_format, native)
+    return parts_of(device.platform, device.architecture, _library(c), number_format, native)
 
 
 def _logs(prepared: Prepared, predictor: Predictor, set_of: np.ndarray, made) -> np.ndarray:

@@ -97,7 +97,7 @@ class Prepared:
     unsupported: tuple[Unsupported, ...]
     configurations: tuple[Configuration, ...]
     groups: tuple[tuple[str, str, str], ...]
-    "(accelerator id, engine, number format) of each configuration."
+    "(accelerator id, engine or the library behind it, number format) of each configuration."
     records: np.ndarray
 
     @property
@@ -262,7 +262,8 @@ class _Table:
             )
             self._index[key] = len(self.configurations)
             self.configurations.append(configuration)
-            self.groups.append((accelerator.id, workers.engine, precision.kernels))
+            library = measured_as(workers.engine, accelerator.platform)
+            self.groups.append((accelerator.id, library, precision.kernels))
         return self._index[key]
 
     def _kv_tokens(self, run: Run, index: int) -> float:

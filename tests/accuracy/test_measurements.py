@@ -134,6 +134,11 @@ def test_a_rate_of_one_step_is_its_time_again():
     (run,) = parse_measurements(ONE_STEP + cells.format("tt_n150"), "t.csv").runs
     assert run.metrics == {"itl_ms_mean": 38.5} and run.osl_tokens == 2
     assert len(prepare([run], model, accelerator, parameters_for).runs) == 1
+    through_vllm = replace(run, workers=(replace(run.workers[0], engine="vllm"),))
+    assert prepare([run, through_vllm], model, accelerator, parameters_for).groups == (
+        ("tt_n150", "tt-metal", "bfp8"),
+        ("tt_n150", "tt-metal", "bfp8"),
+    )
     (other,) = parse_measurements(ONE_STEP + cells.format("h100_sxm"), "t.csv").runs
     (left_out,) = prepare([other], model, accelerator, parameters_for).unsupported
     assert "bfp8: engines of platform cuda" in left_out.reason
