@@ -169,7 +169,8 @@ def activation_bytes(c: Configuration) -> float:
     tokens. Sampling comes after the layers: the larger of the two counts. vLLM's logs state 4.76 and
     4.84 GiB for Llama with 8 and 70 billion parameters and 1,024 sequences, 7.38 for gpt-oss:
 
-    >>> round(1024 * 128256 * LOGIT_BYTES / 2**30, 2), round(1024 * 201088 * LOGIT_BYTES / 2**30, 2)
+    >>> from moai_planner.domain.units import GIBI
+    >>> round(1024 * 128256 * LOGIT_BYTES / GIBI, 2), round(1024 * 201088 * LOGIT_BYTES / GIBI, 2)
     (4.65, 7.29)
     """
     model, tp, tokens = c.model, c.layout.tp, c.engine.max_num_batched_tokens
